@@ -1,1 +1,7 @@
-//! next
+//! Every format that crosses a process boundary, and nothing else.
+//!
+//! - [`control`]: commands from the supervisor down to a worker, facts from a worker up.
+//! - [`codec`]: the one place that turns them into bytes, with a size limit in both directions.
+
+pub mod codec;
+pub mod control;

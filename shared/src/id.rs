@@ -64,9 +64,7 @@ impl<'de> Deserialize<'de> for ModelName {
 }
 
 /// A version of a model: the name of its folder, a positive decimal number without leading zero.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModelVersion(u64);
 
 impl ModelVersion {
@@ -167,7 +165,9 @@ mod tests {
     #[test]
     fn versions_are_positive_decimals_without_leading_zero() {
         assert_eq!(ModelVersion::parse("12").map(ModelVersion::get), Some(12));
-        for bad in ["", "0", "01", "-1", "+1", "1a", "v1", "9223372036854775808", "99999999999999999999"] {
+        for bad in
+            ["", "0", "01", "-1", "+1", "1a", "v1", "9223372036854775808", "99999999999999999999"]
+        {
             assert_eq!(ModelVersion::parse(bad), None, "{bad:?}");
         }
     }

@@ -1,1 +1,2 @@
-//! next
+//! The process that runs one model instance.
+pub mod engine;

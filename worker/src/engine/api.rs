@@ -1,0 +1,114 @@
+//! The engine trait and what passes through it.
+
+use proto::control::LoadSpec;
+use shared::tensor::{DataType, Shape, TensorSpec};
+
+/// Loads a model. Called once per process, on the inference thread.
+pub type Loader = fn(&LoadSpec) -> Result<Box<dyn Engine>, LoadError>;
+
+/// A loaded model.
+pub trait Engine {
+    /// The tensors in the order in which [`InputView::index`] and [`PlannedOutput::index`] count
+    /// them: those of the [`LoadSpec`] unchanged and in its order, completed where the model file
+    /// knows more; or, if the spec named none, those that the file names.
+    fn schema(&self) -> Schema;
+
+    /// Runs the model once. Computes first, then calls [`Outputs::place`] once with every wanted
+    /// output and writes each. An error leaves the engine usable for the next request.
+    fn infer(
+        &mut self,
+        request: &Request<'_>,
+        outputs: &mut dyn Outputs,
+    ) -> Result<(), EngineError>;
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Schema {
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// One request as the engine sees it; the inputs borrow the slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub inputs: &'a [InputView<'a>],
+    /// Bit *i* is set if output *i* of the schema is wanted.
+    pub wanted: u64,
+}
+
+impl Request<'_> {
+    pub fn wants(&self, output: u32) -> bool {
+        output < u64::BITS && self.wanted & (1 << output) != 0
+    }
+}
+
+/// One input: its bytes lie in the request slot, which this process can only read.
+///
+/// `bytes` is aligned to 64 and its length is that of `dtype` × `shape` (for BYTES: the
+/// concatenation of little-endian `u32` length and content of each element, checked to be whole).
+#[derive(Clone, Copy, Debug)]
+pub struct InputView<'a> {
+    pub index: u32,
+    pub dtype: DataType,
+    pub shape: Shape,
+    pub bytes: &'a [u8],
+}
+
+/// One output that the engine is about to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedOutput {
+    pub index: u32,
+    pub dtype: DataType,
+    pub shape: Shape,
+    /// Bytes; for a type of fixed size this must be elements × size.
+    pub len: usize,
+}
+
+/// Where outputs go: the response slot, or a memory object of their own if they do not fit.
+pub trait Outputs {
+    /// Reserves room for all outputs at once. Called at most once per request.
+    fn place(&mut self, plan: &[PlannedOutput]) -> Result<Placed<'_>, PlaceError>;
+}
+
+/// The writable bytes of each planned output, in the order of the plan, each aligned to 64.
+#[derive(Debug)]
+pub struct Placed<'a> {
+    pub bytes: Vec<&'a mut [u8]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    #[error("{0} outputs are more than a reply may have")]
+    TooMany(usize),
+    #[error("{0} bytes of output are more than a reply may have")]
+    TooLarge(usize),
+    #[error("no memory for {0} bytes of output")]
+    NoMemory(usize),
+}
+
+/// Why a request failed; the worker lives on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The client's fault: a type, shape or value that this model cannot take.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// The model raised an exception; the text is the framework's own.
+    #[error("{0}")]
+    Model(String),
+    /// Device or host memory ran out in a way that the process survived.
+    #[error("{0}")]
+    OutOfMemory(String),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+}
+
+/// Why a model could not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The file or its configuration is wrong; a repeat would fail alike.
+    #[error("{0}")]
+    Permanent(String),
+    /// Something around it failed (memory, device); a repeat may succeed.
+    #[error("{0}")]
+    Transient(String),
+}

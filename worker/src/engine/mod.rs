@@ -1,0 +1,10 @@
+//! What runs a model: the trait that every engine implements, and the engines that need no
+//! framework. Frameworks live in packages of their own (`worker/torch`), so that a worker maps
+//! only what its model needs.
+
+mod api;
+
+pub use api::{
+    Engine, EngineError, InputView, LoadError, Loader, Outputs, PlaceError, Placed, PlannedOutput,
+    Request, Schema,
+};
