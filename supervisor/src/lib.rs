@@ -1,1 +1,3 @@
-//! next
+//! The supervisor.
+#![forbid(unsafe_code)]
+pub mod health;
