@@ -1,3 +1,4 @@
 //! The supervisor.
 #![forbid(unsafe_code)]
 pub mod health;
+pub mod lifecycle;
