@@ -9,16 +9,16 @@
 //! up        Unloaded ──wanted──► Reserving ──granted──► Starting ──loaded──► Ready
 //!              ▲                     │                   │   │              │  │  │
 //!              └──denied, unwanted───┘      failed,timer,│   │      unwanted│  │  │
-//!                                     unhealthy,unwanted│   │              ▼  │  │
-//! down                     ┌──────┐                      │   │   Draining(t)   │  │
-//!               timer: kill│      ▼                      │   │    │     │      │  │
-//!                          └── Stopping(t) ◄─────────────┘   │    │     │      │  │
-//!                                │   ▲ ▲                     │    │     │      │  │
-//!                                │   │ └───empty, timer──────┼────┘     │      │  │
-//!                                │   └─────unhealthy─────────┼──────────┼──────┘  │
-//!                                │                           │          │         │
-//! exited                         ▼                           ▼          ▼         ▼
-//!                                t                        restart       t      restart
+//!                                      unhealthy,unwanted│   │              ▼  │  │
+//! down                  ┌──────┐                         │   │      Draining(t)│  │
+//!            timer: kill│      ▼                         │   │        │   │    │  │
+//!                       └── Stopping(t) ◄────────────────┘   │        │   │    │  │
+//!                             │   ▲ ▲                        │        │   │    │  │
+//!                             │   │ └─empty,timer,unhealthy──┼────────┘   │    │  │
+//!                             │   └───unhealthy──────────────┼────────────┼────┘  │
+//!                             │                              │            │       │
+//! exited                      ▼                              ▼            ▼       ▼
+//!                             t                           restart         t    restart
 //!
 //!           t = Unloaded   ──► Unloaded             Backoff     ──timer──────────► Reserving
 //!           t = Reserving  ──► Reserving            Backoff     ──unwanted───────► Unloaded
@@ -65,5 +65,5 @@ pub mod state;
 pub use effect::{Effect, Effects, ExitRecord, Record, StopCause};
 pub use event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};
 pub use machine::{Ignored, IgnoredCounts, Machine, Outcome, Policy};
-pub use restart::{Backoff, Jitter, RestartPolicy};
-pub use state::{Availability, State, Status};
+pub use restart::{Backoff, Jitter, NoRestart, RestartPolicy};
+pub use state::{Availability, Quarantine, State, Status, Then, Worker};
