@@ -1,0 +1,64 @@
+//! A request that a worker has.
+
+use std::sync::Arc;
+
+use shared::id::RequestId;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::reply::Completed;
+use super::transport::Lane;
+use crate::request::RequestError;
+
+/// Waits for one answer. Dropping it abandons the request: the slot comes back with the answer.
+#[derive(Debug)]
+pub struct Pending {
+    lane: Arc<Lane>,
+    slot: u16,
+    request: RequestId,
+    /// `None` once the answer has been taken.
+    answer: Option<oneshot::Receiver<Result<Completed, RequestError>>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum RunError {
+    /// Nobody will wait any longer; the worker still has the request.
+    Deadline,
+    /// The worker, or its lane, has ended.
+    Ended(RequestError),
+}
+
+impl Pending {
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        slot: u16,
+        request: RequestId,
+        answer: oneshot::Receiver<Result<Completed, RequestError>>,
+    ) -> Self {
+        Self { lane, slot, request, answer: Some(answer) }
+    }
+
+    pub async fn answer(mut self, deadline: Instant) -> Result<Completed, RunError> {
+        let Some(answer) = self.answer.as_mut() else { return Err(RunError::Deadline) };
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(result)) => {
+                self.answer = None;
+                result.map_err(RunError::Ended)
+            }
+            // The lane drops a waiter only after it has answered it.
+            Ok(Err(_)) | Err(_) => Err(RunError::Deadline),
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(mut answer) = self.answer.take() {
+            self.lane.abandon(self.slot, self.request);
+            // It may have been answered just before; then this gives the slot back.
+            answer.close();
+            drop(answer.try_recv());
+        }
+    }
+}

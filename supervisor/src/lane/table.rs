@@ -1,0 +1,207 @@
+//! Which slot holds what: the private truth against which every completion is checked; pure.
+//!
+//! ```text
+//! Free ──lease──► Leased ──publish──► InFlight ──complete──► Held ──release──► Free
+//!                    │                   │abandon
+//!                    └──release──► Free  └──► Abandoned ──complete (only frees)──► Free
+//! ```
+//! An abandoned slot is freed by its late completion or by the end of the lane, never before: the
+//! worker may still read the one and write the other half of it.
+
+use shared::clock::MonotonicNanos;
+use shared::id::RequestId;
+use shared::ring::table::Violation;
+
+#[derive(Debug)]
+pub(super) struct SlotTable<T> {
+    slots: Vec<Slot<T>>,
+    published: usize,
+}
+
+#[derive(Debug)]
+enum Slot<T> {
+    Free,
+    Leased,
+    InFlight { ticket: Ticket, payload: T },
+    Abandoned { ticket: Ticket, payload: T },
+    Held,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    pub(super) request: RequestId,
+    pub(super) deadline: MonotonicNanos,
+}
+
+/// What a completion means for whoever published.
+#[derive(Debug)]
+pub(super) enum Completion<T> {
+    /// The slot is held until it is released.
+    Answered(T),
+    /// Nobody waits; the slot is free again.
+    TooLate(T),
+}
+
+impl<T> SlotTable<T> {
+    pub(super) fn new(slots: u16) -> Self {
+        Self { slots: (0..slots).map(|_| Slot::Free).collect(), published: 0 }
+    }
+
+    /// Requests that a worker has and has not answered, abandoned ones among them.
+    pub(super) fn published(&self) -> usize {
+        self.published
+    }
+
+    /// Takes a free slot; `false` if it is not free or does not exist.
+    #[must_use]
+    pub(super) fn lease(&mut self, slot: u16) -> bool {
+        match self.slots.get_mut(usize::from(slot)) {
+            Some(entry @ Slot::Free) => {
+                *entry = Slot::Leased;
+                true
+            }
+            Some(Slot::Leased | Slot::InFlight { .. } | Slot::Abandoned { .. } | Slot::Held)
+            | None => false,
+        }
+    }
+
+    /// Puts a request into a leased slot.
+    pub(super) fn publish(&mut self, slot: u16, ticket: Ticket, payload: T) {
+        let entry = &mut self.slots[usize::from(slot)];
+        debug_assert!(matches!(entry, Slot::Leased), "only a leased slot is published");
+        *entry = Slot::InFlight { ticket, payload };
+        self.published += 1;
+    }
+
+    /// Checks a completion. An error is a violation and changes nothing.
+    pub(super) fn complete(
+        &mut self,
+        slot: u32,
+        request: RequestId,
+    ) -> Result<Completion<T>, Violation> {
+        let entry = usize::try_from(slot).ok().and_then(|i| self.slots.get_mut(i));
+        let entry = entry.ok_or(Violation::Slot(slot))?;
+        match entry {
+            Slot::InFlight { ticket, .. } | Slot::Abandoned { ticket, .. }
+                if ticket.request == request => {}
+            Slot::InFlight { .. }
+            | Slot::Abandoned { .. }
+            | Slot::Free
+            | Slot::Leased
+            | Slot::Held => return Err(Violation::Request { slot }),
+        }
+        self.published -= 1;
+        match std::mem::replace(entry, Slot::Held) {
+            Slot::InFlight { payload, .. } => Ok(Completion::Answered(payload)),
+            Slot::Abandoned { payload, .. } => {
+                *entry = Slot::Free;
+                Ok(Completion::TooLate(payload))
+            }
+            Slot::Free | Slot::Leased | Slot::Held => unreachable!("matched above"),
+        }
+    }
+
+    /// Nobody waits for this request any more. Without effect if it was answered meanwhile.
+    pub(super) fn abandon(&mut self, slot: u16, request: RequestId) {
+        let entry = &mut self.slots[usize::from(slot)];
+        match std::mem::replace(entry, Slot::Free) {
+            Slot::InFlight { ticket, payload } if ticket.request == request => {
+                *entry = Slot::Abandoned { ticket, payload };
+            }
+            other @ (Slot::InFlight { .. }
+            | Slot::Abandoned { .. }
+            | Slot::Free
+            | Slot::Leased
+            | Slot::Held) => *entry = other,
+        }
+    }
+
+    /// Gives back a leased or held slot.
+    pub(super) fn release(&mut self, slot: u16) {
+        let entry = &mut self.slots[usize::from(slot)];
+        debug_assert!(matches!(entry, Slot::Leased | Slot::Held), "only what is owned is released");
+        *entry = Slot::Free;
+    }
+
+    /// Takes every request that was published and not answered; the lane has ended.
+    pub(super) fn take_published(&mut self) -> Vec<T> {
+        let mut taken = Vec::with_capacity(self.published);
+        for entry in &mut self.slots {
+            match std::mem::replace(entry, Slot::Free) {
+                Slot::InFlight { payload, .. } | Slot::Abandoned { payload, .. } => {
+                    taken.push(payload);
+                }
+                other @ (Slot::Free | Slot::Leased | Slot::Held) => *entry = other,
+            }
+        }
+        self.published = 0;
+        taken
+    }
+
+    /// The earliest deadline of what is published.
+    pub(super) fn oldest_deadline(&self) -> Option<MonotonicNanos> {
+        let deadlines = self.slots.iter().filter_map(|slot| match slot {
+            Slot::InFlight { ticket, .. } | Slot::Abandoned { ticket, .. } => Some(ticket.deadline),
+            Slot::Free | Slot::Leased | Slot::Held => None,
+        });
+        deadlines.min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(request: u64) -> Ticket {
+        Ticket { request: RequestId(request), deadline: MonotonicNanos(request) }
+    }
+
+    fn table() -> SlotTable<&'static str> {
+        let mut table = SlotTable::new(2);
+        assert!(table.lease(0));
+        table.publish(0, ticket(7), "seven");
+        table
+    }
+
+    #[test]
+    fn an_answer_is_taken_once() {
+        let mut table = table();
+        assert!(matches!(table.complete(0, RequestId(7)), Ok(Completion::Answered("seven"))));
+        let again = table.complete(0, RequestId(7));
+        assert!(matches!(again, Err(Violation::Request { slot: 0 })), "a replayed completion");
+        assert!(!table.lease(0), "held");
+        table.release(0);
+        assert!(table.lease(0));
+    }
+
+    #[test]
+    fn forged_completions_are_violations_and_change_nothing() {
+        let mut table = table();
+        assert!(matches!(table.complete(0, RequestId(8)), Err(Violation::Request { slot: 0 })));
+        assert!(matches!(table.complete(1, RequestId(7)), Err(Violation::Request { slot: 1 })));
+        assert!(matches!(table.complete(2, RequestId(7)), Err(Violation::Slot(2))));
+        assert_eq!(table.published(), 1);
+    }
+
+    #[test]
+    fn an_abandoned_slot_is_freed_by_its_late_answer_alone() {
+        let mut table = table();
+        table.abandon(0, RequestId(6));
+        assert!(matches!(table.oldest_deadline(), Some(MonotonicNanos(7))));
+        table.abandon(0, RequestId(7));
+        assert!(!table.lease(0), "the worker may still write it");
+        assert!(matches!(table.complete(0, RequestId(7)), Ok(Completion::TooLate("seven"))));
+        assert!(table.lease(0));
+        assert_eq!((table.published(), table.oldest_deadline()), (0, None));
+    }
+
+    #[test]
+    fn the_end_of_a_lane_takes_all_that_was_published() {
+        let mut table = table();
+        assert!(table.lease(1));
+        table.publish(1, ticket(9), "nine");
+        table.abandon(1, RequestId(9));
+        assert_eq!(table.take_published(), ["seven", "nine"]);
+        assert_eq!(table.published(), 0);
+    }
+}

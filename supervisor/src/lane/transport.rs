@@ -1,0 +1,475 @@
+//! Rings, slot table and control socket of one worker generation, behind one short lock.
+//!
+//! Nothing is copied out of shared memory and nobody is woken while the lock is held.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use proto::codec;
+use proto::control::Fact;
+use shared::clock::MonotonicNanos;
+use shared::id::{Generation, RequestId};
+use shared::limits::{MAX_PACKET_BYTES, MAX_PACKETS_PER_WAKE};
+use shared::memory::ForeignObject;
+use shared::ring::consumer::{ResponseArena, ResponseConsumer};
+use shared::ring::layout::{Geometry, Place, RequestDescriptor, ResponseDescriptor};
+use shared::ring::producer::{CreateError, RequestArena, RequestProducer, SlotBytes, Wake};
+use shared::ring::table::Violation;
+use shared::sync::{AtomicUsize, Ordering};
+use shared::sys::socket::{self, Packet, Wait};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::bells::Bells;
+use super::lease::Lease;
+use super::reply::Completed;
+use super::table::{Completion, SlotTable, Ticket};
+use crate::request::RequestError;
+
+/// Is told when a slot may be used again; the lane below knows nothing of who waits for one.
+pub trait SlotSink: Send + Sync + std::fmt::Debug {
+    fn freed(&self, slot: u16);
+}
+
+/// What a lane tells the task that owns its worker.
+#[derive(Debug)]
+pub enum LaneEvent {
+    Fact(Fact),
+    /// The worker did what no honest worker does. The lane takes nothing more from it.
+    Violation(Violation),
+    /// The worker has closed its end.
+    Closed,
+}
+
+/// Counts since the previous call of [`Lane::activity`], and the oldest debt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    pub completions: u32,
+    pub doorbells: u32,
+    pub facts: u32,
+    /// The earliest deadline of a request that the worker has and has not answered.
+    pub oldest_deadline: Option<MonotonicNanos>,
+}
+
+/// What a lane is made of.
+#[derive(Debug)]
+pub struct LaneParts {
+    pub geometry: Geometry,
+    pub generation: Generation,
+    /// Our end of the control socket.
+    pub socket: OwnedFd,
+    pub bells: Arc<Bells>,
+    pub free: Arc<dyn SlotSink>,
+    /// Bounded; when it is full, the worker says more than anybody can use, and the surplus is lost.
+    pub events: mpsc::Sender<LaneEvent>,
+}
+
+/// One worker generation's transport. Cheap to share; lives as long as anyone holds a slot of it.
+#[derive(Debug)]
+pub struct Lane {
+    pub(super) requests: Arc<RequestArena>,
+    pub(super) responses: ResponseArena,
+    generation: Generation,
+    socket: OwnedFd,
+    transport: Mutex<Transport>,
+    bells: Arc<Bells>,
+    free: Arc<dyn SlotSink>,
+    events: mpsc::Sender<LaneEvent>,
+    /// Requests that the worker has; read without the lock to find the lanes worth draining.
+    published: AtomicUsize,
+    /// Slots that anybody holds.
+    busy: AtomicUsize,
+    idle: Notify,
+}
+
+#[derive(Debug)]
+struct Transport {
+    state: State,
+    requests: RequestProducer,
+    responses: ResponseConsumer,
+    table: SlotTable<Published>,
+    /// Objects that came up before the completion that they belong to.
+    objects: HashMap<u64, OwnedFd>,
+    announced: bool,
+    activity: Activity,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Open,
+    /// Nothing more is sent or believed.
+    Closed(RequestError),
+}
+
+/// What the lane keeps for a request in flight: its waiter and the slot's bytes, which must not be
+/// given to anyone else while the worker may read them.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) reply: oneshot::Sender<Result<Completed, RequestError>>,
+    pub(super) bytes: SlotBytes,
+}
+
+/// What a drain found, to be passed on without the lock.
+#[derive(Debug, Default)]
+struct Harvest {
+    answers: Vec<(Published, ResponseDescriptor, Option<OwnedFd>)>,
+    freed: Vec<Published>,
+    violation: Option<Violation>,
+}
+
+impl Lane {
+    pub fn new(parts: LaneParts) -> Result<Arc<Self>, CreateError> {
+        let requests = RequestArena::create(parts.geometry, parts.generation)?;
+        let slots = u16::try_from(parts.geometry.slots()).expect("at most MAX_SLOTS");
+        let transport = Transport {
+            state: State::Open,
+            requests: RequestProducer::new(Arc::clone(&requests)),
+            responses: ResponseConsumer::new(parts.generation),
+            table: SlotTable::new(slots),
+            objects: HashMap::new(),
+            announced: false,
+            activity: Activity::default(),
+        };
+        Ok(Arc::new(Self {
+            requests,
+            responses: ResponseArena::create(parts.geometry)?,
+            generation: parts.generation,
+            socket: parts.socket,
+            transport: Mutex::new(transport),
+            bells: parts.bells,
+            free: parts.free,
+            events: parts.events,
+            published: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            idle: Notify::new(),
+        }))
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The two memory objects, for the handshake: requests, responses.
+    pub fn objects(&self) -> [BorrowedFd<'_>; 2] {
+        [self.requests.fd(), self.responses.fd()]
+    }
+
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The bytes of one slot's request data.
+    pub fn slot_bytes(&self) -> usize {
+        self.requests.geometry().request_bytes()
+    }
+
+    /// Takes a slot that the caller was given; `None` if it is not free, which is a mistake of the
+    /// caller, or if the lane is closed.
+    pub fn lease(self: &Arc<Self>, slot: u16) -> Option<Lease> {
+        let mut transport = self.lock();
+        if !matches!(transport.state, State::Open) || !transport.table.lease(slot) {
+            return None;
+        }
+        drop(transport);
+        // Partner: the AcqRel subtraction in `give_back`.
+        self.busy.fetch_add(1, Ordering::AcqRel);
+        let bytes = self.requests.take(u32::from(slot)).expect("the table says that it is free");
+        Some(Lease::new(Arc::clone(self), bytes))
+    }
+
+    /// Whether a worker has something of ours, so that draining could find something.
+    pub(super) fn is_active(&self) -> bool {
+        // A stale zero is read only by a thread that did not submit; the submitting thread drains.
+        self.published.load(Ordering::Acquire) > 0
+    }
+
+    /// Publishes a request whose slot is filled, and takes in what has been answered meanwhile.
+    pub(super) fn publish(
+        self: &Arc<Self>,
+        slot: u16,
+        request: &RequestDescriptor,
+        published: Published,
+    ) -> Result<(), (RequestError, Published)> {
+        let mut transport = self.lock();
+        if let State::Closed(why) = &transport.state {
+            let why = why.clone();
+            return Err((why, published));
+        }
+        let deadline = MonotonicNanos(request.deadline);
+        transport.table.publish(slot, Ticket { request: request.request, deadline }, published);
+        let wake = transport.requests.publish(request, self.responses.map());
+        if self.bells.anyone_parked() && !transport.announced {
+            transport.requests.announce_sleep();
+            transport.announced = true;
+        }
+        let harvest = self.drain_locked(&mut transport);
+        drop(transport);
+        if wake == Wake::Needed {
+            self.requests.ring();
+        }
+        self.deliver(harvest);
+        Ok(())
+    }
+
+    /// Nobody waits for this request any more; its slot is freed when the worker answers it.
+    pub(super) fn abandon(&self, slot: u16, request: RequestId) {
+        self.lock().table.abandon(slot, request);
+    }
+
+    /// Gives back a slot that was leased or held.
+    pub(super) fn release(&self, slot: u16) {
+        self.lock().table.release(slot);
+        self.give_back(slot);
+    }
+
+    fn give_back(&self, slot: u16) {
+        self.free.freed(slot);
+        // Partner: the addition in `lease`.
+        if self.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Waits until nobody holds a slot. Only useful once no new slots are handed out.
+    pub async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            if self.busy.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Takes in whatever has been answered.
+    pub fn drain(self: &Arc<Self>) {
+        let harvest = self.drain_locked(&mut self.lock());
+        self.deliver(harvest);
+    }
+
+    /// Drains, announces a new attempt to sleep and drains again (`Bells::on_park`).
+    pub(super) fn drain_and_announce(self: &Arc<Self>) {
+        let mut transport = self.lock();
+        let mut harvest = self.drain_locked(&mut transport);
+        if transport.table.published() > 0 {
+            transport.requests.announce_sleep();
+            transport.announced = true;
+            harvest.append(self.drain_locked(&mut transport));
+        }
+        drop(transport);
+        self.deliver(harvest);
+    }
+
+    pub(super) fn take_back_announcement(&self) {
+        let mut transport = self.lock();
+        transport.requests.announce_awake();
+        transport.announced = false;
+    }
+
+    /// Reads packets from the control socket, at most a fixed number. Says whether there may be
+    /// more.
+    pub(super) fn read_socket(self: &Arc<Self>) -> More {
+        let mut events = Vec::new();
+        let mut transport = self.lock();
+        let more = self.read_packets(&mut transport, &mut events);
+        drop(transport);
+        for event in events {
+            self.tell(event);
+        }
+        more
+    }
+
+    /// Ends the lane: what has been answered is taken in, all else gets `why`, nothing more is
+    /// accepted. Repeating it does nothing.
+    pub fn close(self: &Arc<Self>, why: &RequestError) {
+        let mut transport = self.lock();
+        let harvest = self.drain_locked(&mut transport);
+        if matches!(transport.state, State::Open) {
+            transport.state = State::Closed(why.clone());
+        }
+        let failed = transport.table.take_published();
+        transport.objects.clear();
+        self.published.store(0, Ordering::Release);
+        drop(transport);
+        self.deliver(harvest);
+        for Published { reply, bytes } in failed {
+            let slot = slot_of(&bytes);
+            drop(bytes);
+            self.give_back(slot);
+            // The waiter may have gone; then nobody has to be told.
+            let _nobody = reply.send(Err(why.clone()));
+        }
+    }
+
+    /// What happened since the last call.
+    pub fn activity(&self) -> Activity {
+        let mut transport = self.lock();
+        let oldest_deadline = transport.table.oldest_deadline();
+        Activity { oldest_deadline, ..std::mem::take(&mut transport.activity) }
+    }
+
+    /// Reports what a reply's reader found in the worker's memory.
+    pub(super) fn violated(self: &Arc<Self>, violation: Violation) {
+        self.close(&broken(&violation));
+        self.tell(LaneEvent::Violation(violation));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Transport> {
+        // Nothing under this lock can panic halfway through a change that others would trip over.
+        self.transport.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: LaneEvent) {
+        // Full only if the worker floods us, which the counts in `Activity` show.
+        let _lost = self.events.try_send(event);
+    }
+
+    fn drain_locked(&self, transport: &mut Transport) -> Harvest {
+        let mut harvest = Harvest::default();
+        while matches!(transport.state, State::Open) {
+            match self.next_answer(transport, &mut harvest) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(violation) => {
+                    transport.state = State::Closed(broken(&violation));
+                    harvest.violation = Some(violation);
+                }
+            }
+        }
+        self.published.store(transport.table.published(), Ordering::Release);
+        harvest
+    }
+
+    fn next_answer(
+        &self,
+        transport: &mut Transport,
+        harvest: &mut Harvest,
+    ) -> Result<bool, Violation> {
+        let Some(completion) = transport.responses.next(&self.responses)? else {
+            return Ok(false);
+        };
+        transport.activity.completions = transport.activity.completions.saturating_add(1);
+        let answered = transport.table.complete(completion.slot, completion.request)?;
+        let object = match completion.place {
+            Place::Slot => None,
+            Place::Own(_) => Some(self.object(transport, completion.request)?),
+        };
+        match answered {
+            Completion::Answered(published) => {
+                harvest.answers.push((published, completion, object));
+            }
+            Completion::TooLate(published) => harvest.freed.push(published),
+        }
+        Ok(true)
+    }
+
+    /// The object that must have come up before the completion that speaks of it.
+    fn object(&self, transport: &mut Transport, request: RequestId) -> Result<OwnedFd, Violation> {
+        if !transport.objects.contains_key(&request.0) {
+            let mut events = Vec::new();
+            self.read_packets(transport, &mut events);
+            for event in events {
+                self.tell(event);
+            }
+        }
+        transport.objects.remove(&request.0).ok_or(Violation::MissingObject)
+    }
+
+    fn read_packets(&self, transport: &mut Transport, events: &mut Vec<LaneEvent>) -> More {
+        let mut buffer = vec![0; MAX_PACKET_BYTES];
+        for _ in 0..MAX_PACKETS_PER_WAKE {
+            match socket::receive(self.socket.as_fd(), &mut buffer, Wait::Never) {
+                Ok(Some(packet)) => match self.packet(transport, &buffer, packet) {
+                    Ok(Some(fact)) => events.push(LaneEvent::Fact(fact)),
+                    Ok(None) => {}
+                    Err(violation) => events.push(LaneEvent::Violation(violation)),
+                },
+                Err(Errno::EAGAIN) => return More::No,
+                Ok(None) | Err(_) => {
+                    events.push(LaneEvent::Closed);
+                    return More::Never;
+                }
+            }
+        }
+        More::Perhaps
+    }
+
+    fn packet(
+        &self,
+        transport: &mut Transport,
+        buffer: &[u8],
+        packet: Packet,
+    ) -> Result<Option<Fact>, Violation> {
+        let Packet { len, truncated, mut fds } = packet;
+        if len == 1 && fds.is_empty() {
+            transport.activity.doorbells = transport.activity.doorbells.saturating_add(1);
+            return Ok(None);
+        }
+        transport.activity.facts = transport.activity.facts.saturating_add(1);
+        if truncated || fds.len() > 1 {
+            return Err(Violation::Packet);
+        }
+        let fact = codec::decode(&buffer[..len]).map_err(|_| Violation::Packet)?;
+        match (fact, fds.pop()) {
+            (Fact::LargeOutput { request }, Some(fd)) => {
+                // An honest worker has at most one such object on its way for each slot.
+                if transport.objects.len() >= self.requests.geometry().slots() as usize {
+                    return Err(Violation::Packet);
+                }
+                transport.objects.insert(request, fd);
+                // Large outputs are progress, not chatter.
+                transport.activity.facts = transport.activity.facts.saturating_sub(1);
+                Ok(None)
+            }
+            (Fact::LargeOutput { .. }, None) | (_, Some(_)) => Err(Violation::Packet),
+            (fact @ (Fact::Loaded(_) | Fact::LoadFailed { .. }), None) => Ok(Some(fact)),
+        }
+    }
+
+    fn deliver(self: &Arc<Self>, harvest: Harvest) {
+        for (Published { reply, bytes }, descriptor, object) in harvest.answers {
+            let completed = Completed::new(Arc::clone(self), bytes, descriptor, object);
+            // If the waiter has gone, the answer is dropped here and gives back its slot.
+            let _nobody = reply.send(Ok(completed));
+        }
+        for Published { bytes, reply: _ } in harvest.freed {
+            let slot = slot_of(&bytes);
+            drop(bytes);
+            self.give_back(slot);
+        }
+        if let Some(violation) = harvest.violation {
+            self.violated(violation);
+        }
+    }
+}
+
+impl Harvest {
+    fn append(&mut self, mut later: Self) {
+        self.answers.append(&mut later.answers);
+        self.freed.append(&mut later.freed);
+        self.violation = self.violation.take().or(later.violation);
+    }
+}
+
+/// Whether the control socket may hold more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum More {
+    Perhaps,
+    No,
+    Never,
+}
+
+pub(super) fn slot_of(bytes: &SlotBytes) -> u16 {
+    u16::try_from(bytes.slot()).expect("at most MAX_SLOTS")
+}
+
+fn broken(violation: &Violation) -> RequestError {
+    let message = format!("the worker broke the protocol and was ended: {violation}");
+    RequestError::new(crate::request::What::WorkerDied, message)
+}
+
+/// Checks an object that came with outputs.
+pub(super) fn accept(fd: OwnedFd, len: usize) -> Result<ForeignObject, Violation> {
+    ForeignObject::accept(fd, len).map_err(|_| Violation::BadObject)
+}
