@@ -1,8 +1,11 @@
 //! The supervisor.
 #![forbid(unsafe_code)]
+pub mod admission;
 pub mod health;
 pub mod lane;
 pub mod lifecycle;
 pub mod quota;
 pub mod request;
+pub mod route;
 pub mod schedule;
+pub mod schema;

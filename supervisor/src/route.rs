@@ -1,31 +1,63 @@
-//! Model → live lanes and status: the only place where the two planes meet.
+//! Model → what serves it, and its status: the only place where the two planes meet.
+//!
+//! The control plane publishes entries; front ends resolve names here and raise demand ("this model
+//! is wanted"). Neither knows the other. Readers never wait: the table is replaced as a whole.
 
-use shared::id::ModelVersion;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use shared::id::{ModelName, ModelVersion, RequestId};
+use shared::sync::{AtomicBool, AtomicU64, Ordering};
 use shared::tensor::TensorSpec;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::request::RequestError;
+use crate::request::{RequestError, What};
+use crate::schedule::SlotQueue;
+use crate::schema::Schema;
 
-/// Where requests for one version of a model go.
+/// Where requests for one version of a model go. Outlives the version's workers.
 #[derive(Debug)]
 pub struct Route {
-    version: ModelVersion,
+    pub model: ModelName,
+    pub version: ModelVersion,
+    pub platform: String,
+    pub infer_timeout: Duration,
+    pub queue: Arc<SlotQueue>,
+    schema: ArcSwap<Schema>,
 }
 
 impl Route {
-    pub fn model(&self) -> &str {
-        unimplemented!()
+    pub fn new(parts: RouteParts, schema: Schema) -> Self {
+        let RouteParts { model, version, platform, infer_timeout, queue } = parts;
+        let schema = ArcSwap::from_pointee(schema);
+        Self { model, version, platform, infer_timeout, queue, schema }
     }
 
-    pub fn version(&self) -> ModelVersion {
-        self.version
-    }
-
-    /// When a request that arrives now must be answered: the model's `infer_timeout` from now,
-    /// or the client's `timeout` if that is sooner.
+    /// When a request that arrives now must have been answered.
     pub fn deadline(&self) -> Instant {
-        unimplemented!()
+        Instant::now() + self.infer_timeout
     }
+
+    pub fn schema(&self) -> Arc<Schema> {
+        self.schema.load_full()
+    }
+
+    /// Replaces the schema by one that knows more.
+    pub fn learn(&self, schema: Schema) {
+        self.schema.store(Arc::new(schema));
+    }
+}
+
+#[derive(Debug)]
+pub struct RouteParts {
+    pub model: ModelName,
+    pub version: ModelVersion,
+    pub platform: String,
+    pub infer_timeout: Duration,
+    pub queue: Arc<SlotQueue>,
 }
 
 /// What a client may know of a model (protocol: model metadata).
@@ -40,7 +72,7 @@ pub struct Metadata {
 }
 
 /// One line of the repository index.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
     pub name: String,
     pub version: Option<ModelVersion>,
@@ -57,18 +89,91 @@ pub enum ServingState {
     Unavailable,
 }
 
-/// The table of all routes; a cheap handle.
+/// What the control plane says of one version.
+#[derive(Clone, Debug)]
+pub struct VersionEntry {
+    pub state: ServingState,
+    pub reason: String,
+    /// Where requests go: there from the first time the version is ready until it is given up, so
+    /// that requests wait in the queue while a worker restarts.
+    pub route: Option<Arc<Route>>,
+}
+
+/// What the control plane says of one model.
 #[derive(Clone, Debug, Default)]
-pub struct Routes {}
+pub struct ModelEntry {
+    pub versions: BTreeMap<ModelVersion, VersionEntry>,
+    /// Why no version of it is listed, if none is.
+    pub problem: Option<String>,
+    /// Somebody asked for it to be unloaded: it does not keep the server from being ready.
+    pub dismissed: bool,
+}
+
+/// A wish of a front end.
+#[derive(Debug)]
+pub struct Demand {
+    pub model: ModelName,
+    pub wish: Wish,
+    pub done: oneshot::Sender<Result<(), RequestError>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Load the model, or load it anew.
+    Load,
+    Unload,
+}
+
+/// The table of all routes; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    models: ArcSwap<BTreeMap<ModelName, ModelEntry>>,
+    required: ArcSwap<BTreeSet<ModelName>>,
+    draining: AtomicBool,
+    started: AtomicBool,
+    next_request: AtomicU64,
+    demand: mpsc::Sender<Demand>,
+}
+
+/// Wishes that may wait for the control plane.
+const DEMANDS: usize = 256;
 
 impl Routes {
-    /// The route for `model`, its newest ready version if none is named.
+    /// An empty table, and where its front ends' wishes arrive.
+    pub fn new() -> (Self, mpsc::Receiver<Demand>) {
+        let (demand, wishes) = mpsc::channel(DEMANDS);
+        let shared = Shared {
+            models: ArcSwap::default(),
+            required: ArcSwap::default(),
+            draining: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+            next_request: AtomicU64::new(1),
+            demand,
+        };
+        (Self { shared: Arc::new(shared) }, wishes)
+    }
+
+    /// The route for `model`, its newest version that can take requests if none is named.
     pub fn resolve(
         &self,
         model: &str,
         version: Option<ModelVersion>,
-    ) -> Result<std::sync::Arc<Route>, RequestError> {
-        unimplemented!("{model} {version:?}")
+    ) -> Result<Arc<Route>, RequestError> {
+        let models = self.shared.models.load();
+        let entry = models.get(model).ok_or_else(|| unknown_model(model))?;
+        let found = match version {
+            Some(version) => {
+                let found = entry.versions.get(&version);
+                found.ok_or_else(|| unknown_version(model, version))?.route.as_ref()
+            }
+            None => entry.versions.values().rev().find_map(|v| v.route.as_ref()),
+        };
+        found.cloned().ok_or_else(|| not_serving(model, version, entry))
     }
 
     pub fn metadata(
@@ -76,7 +181,26 @@ impl Routes {
         model: &str,
         version: Option<ModelVersion>,
     ) -> Result<Metadata, RequestError> {
-        unimplemented!("{model} {version:?}")
+        let route = self.resolve(model, version)?;
+        let versions = match version {
+            Some(version) => vec![version],
+            None => self.ready_versions(model),
+        };
+        let schema = route.schema();
+        Ok(Metadata {
+            name: model.to_owned(),
+            versions,
+            platform: route.platform.clone(),
+            inputs: schema.inputs.iter().map(|port| port.client_spec()).collect(),
+            outputs: schema.outputs.iter().map(|port| port.client_spec()).collect(),
+        })
+    }
+
+    fn ready_versions(&self, model: &str) -> Vec<ModelVersion> {
+        let models = self.shared.models.load();
+        let versions = models.get(model).map(|entry| entry.versions.iter());
+        let ready = versions.into_iter().flatten().filter(|(_, v)| v.state == ServingState::Ready);
+        ready.map(|(&version, _)| version).collect()
     }
 
     /// Whether that model (version) can serve now; an error if it is unknown.
@@ -85,30 +209,192 @@ impl Routes {
         model: &str,
         version: Option<ModelVersion>,
     ) -> Result<bool, RequestError> {
-        unimplemented!("{model} {version:?}")
+        let models = self.shared.models.load();
+        let entry = models.get(model).ok_or_else(|| unknown_model(model))?;
+        let ready = |v: &VersionEntry| v.state == ServingState::Ready;
+        match version {
+            Some(version) => entry
+                .versions
+                .get(&version)
+                .map(ready)
+                .ok_or_else(|| unknown_version(model, version)),
+            None => Ok(entry.versions.values().any(ready)),
+        }
     }
 
-    /// Whether every required model serves and the server is not draining.
+    /// Whether every required model serves, the first loads have been tried and the server is not
+    /// draining. A model that was unloaded on purpose is not missed.
     pub fn server_ready(&self) -> bool {
-        unimplemented!()
+        let models = self.shared.models.load();
+        let serves = |name: &ModelName| {
+            let entry = models.get(name);
+            entry.is_some_and(|entry| {
+                entry.dismissed || entry.versions.values().any(|v| v.state == ServingState::Ready)
+            })
+        };
+        self.shared.started.load(Ordering::Acquire)
+            && !self.draining()
+            && self.shared.required.load().iter().all(serves)
     }
 
-    /// Whether the server is draining (health answers 503 then).
+    /// Whether the server is on its way out.
     pub fn draining(&self) -> bool {
-        unimplemented!()
+        self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// Turns the server unready for good.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    /// Says which models must be ready, and that their loads have begun.
+    pub fn require(&self, models: BTreeSet<ModelName>) {
+        self.shared.required.store(Arc::new(models));
+        self.shared.started.store(true, Ordering::Release);
     }
 
     pub fn index(&self) -> Vec<IndexEntry> {
-        unimplemented!()
+        let models = self.shared.models.load();
+        let mut lines = Vec::new();
+        for (name, entry) in models.iter() {
+            let name = name.to_string();
+            if entry.versions.is_empty() {
+                let (state, reason) = match &entry.problem {
+                    Some(problem) => (Some(ServingState::Unavailable), problem.clone()),
+                    None => (None, String::new()),
+                };
+                lines.push(IndexEntry { name, version: None, state, reason });
+                continue;
+            }
+            lines.extend(entry.versions.iter().map(|(&version, v)| IndexEntry {
+                name: name.clone(),
+                version: Some(version),
+                state: Some(v.state),
+                reason: v.reason.clone(),
+            }));
+        }
+        lines
     }
 
     /// Asks for the model to be loaded (or loaded anew) and waits until it serves or has failed.
     pub async fn load(&self, model: &str) -> Result<(), RequestError> {
-        unimplemented!("{model}")
+        self.wish(model, Wish::Load).await
     }
 
     /// Asks for the model to be unloaded and waits until its processes are gone.
     pub async fn unload(&self, model: &str) -> Result<(), RequestError> {
-        unimplemented!("{model}")
+        if !self.shared.models.load().contains_key(model) {
+            return Err(unknown_model(model));
+        }
+        self.wish(model, Wish::Unload).await
+    }
+
+    async fn wish(&self, model: &str, wish: Wish) -> Result<(), RequestError> {
+        let model = ModelName::new(model).map_err(|e| RequestError::invalid(e.to_string()))?;
+        let (done, outcome) = oneshot::channel();
+        let ending = || RequestError::new(What::ShuttingDown, "the server is shutting down");
+        let demand = Demand { model, wish, done };
+        self.shared.demand.send(demand).await.map_err(|_| ending())?;
+        outcome.await.map_err(|_| ending())?
+    }
+
+    /// Changes what is known of one model.
+    pub fn update(&self, model: &ModelName, change: impl Fn(&mut ModelEntry)) {
+        self.shared.models.rcu(|models| {
+            let mut models = BTreeMap::clone(models);
+            change(models.entry(model.clone()).or_default());
+            models
+        });
+    }
+
+    /// A number for one request, never used before.
+    pub fn next_request(&self) -> RequestId {
+        RequestId(self.shared.next_request.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn unknown_model(model: &str) -> RequestError {
+    let message = format!("Request for unknown model: '{model}' is not found");
+    RequestError::new(What::UnknownModel, message)
+}
+
+fn unknown_version(model: &str, version: ModelVersion) -> RequestError {
+    let message = format!("Request for unknown model: '{model}' version {version} is not found");
+    RequestError::new(What::UnknownVersion, message)
+}
+
+/// Why a model that is known has no route now.
+fn not_serving(model: &str, version: Option<ModelVersion>, entry: &ModelEntry) -> RequestError {
+    let versions = entry.versions.iter().filter(|&(&v, _)| version.is_none_or(|only| only == v));
+    let coming = |state| matches!(state, ServingState::Loading | ServingState::Unloading);
+    let newest = versions.clone().rev().find(|(_, v)| coming(v.state));
+    if let Some((version, _)) = newest {
+        let message =
+            format!("Request for unknown model: '{model}' version {version} is not at ready state");
+        return RequestError::new(What::NotReady, message);
+    }
+    let reasons = versions.rev().map(|(_, v)| v.reason.as_str()).chain(entry.problem.as_deref());
+    let reason = reasons.into_iter().find(|reason| !reason.is_empty());
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let message = format!("Request for unknown model: '{model}' has no available versions{reason}");
+    RequestError::new(What::NoVersion, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(state: ServingState, reason: &str) -> VersionEntry {
+        VersionEntry { state, reason: reason.to_owned(), route: None }
+    }
+
+    fn routes(states: &[(u64, ServingState, &str)]) -> Routes {
+        let (routes, _wishes) = Routes::new();
+        routes.update(&ModelName::new("m").unwrap(), |model| {
+            for &(version, state, reason) in states {
+                let version = ModelVersion::new(version).unwrap();
+                model.versions.insert(version, entry(state, reason));
+            }
+        });
+        routes
+    }
+
+    fn what(routes: &Routes, model: &str, version: Option<u64>) -> What {
+        routes.resolve(model, version.and_then(ModelVersion::new)).unwrap_err().what
+    }
+
+    #[test]
+    fn what_cannot_be_routed_says_why() {
+        let loading =
+            routes(&[(1, ServingState::Unavailable, "bad"), (2, ServingState::Loading, "")]);
+        assert_eq!(what(&loading, "x", None), What::UnknownModel);
+        assert_eq!(what(&loading, "m", Some(9)), What::UnknownVersion);
+        assert_eq!(what(&loading, "m", None), What::NotReady);
+        assert_eq!(what(&loading, "m", Some(1)), What::NoVersion);
+        let error = loading.resolve("m", ModelVersion::new(1)).unwrap_err();
+        assert!(error.message.ends_with("has no available versions: bad"), "{error}");
+    }
+
+    #[test]
+    fn the_server_is_ready_when_the_required_models_are() {
+        let routes = routes(&[(1, ServingState::Loading, "")]);
+        assert!(!routes.server_ready(), "not started");
+        let name = ModelName::new("m").unwrap();
+        routes.require(BTreeSet::from([name.clone()]));
+        assert!(!routes.server_ready(), "still loading");
+        routes.update(&name, |m| m.dismissed = true);
+        assert!(routes.server_ready(), "nobody misses it");
+        routes.drain();
+        assert!(!routes.server_ready());
+    }
+
+    #[test]
+    fn the_index_names_models_that_could_not_be_read() {
+        let (routes, _wishes) = Routes::new();
+        let name = ModelName::new("broken").unwrap();
+        routes.update(&name, |m| m.problem = Some("no config".to_owned()));
+        let index = routes.index();
+        assert_eq!(index[0].state, Some(ServingState::Unavailable));
+        assert_eq!((index[0].name.as_str(), index[0].reason.as_str()), ("broken", "no config"));
     }
 }

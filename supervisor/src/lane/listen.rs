@@ -1,11 +1,13 @@
 //! Reading the control socket of one lane when it rings.
 
+use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Weak};
+use std::os::unix::net::UnixDatagram as StdSocket;
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixDatagram;
 
 use super::transport::{Lane, More};
 
@@ -14,30 +16,33 @@ use super::transport::{Lane, More};
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Reads packets and drains completions until the worker closes its end or the lane is gone.
-pub async fn listen(lane: Weak<Lane>) -> std::io::Result<()> {
+pub async fn listen(lane: Weak<Lane>) -> io::Result<()> {
     let socket = match lane.upgrade() {
         Some(lane) => lane.socket().as_fd().try_clone_to_owned()?,
         None => return Ok(()),
     };
-    let socket = AsyncFd::register_with_interest(socket, Interest::READABLE)?;
+    // Tokio has no SEQPACKET type; for waiting until something can be read any socket type will do.
+    let socket = StdSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    let socket = UnixDatagram::from_std(socket)?;
     loop {
-        let mut ready = socket.readable().await?;
+        socket.readable().await?;
         let Some(lane) = lane.upgrade() else { return Ok(()) };
-        let more = read_once(&lane);
-        drop(lane);
-        match more {
-            More::Perhaps => {
-                drop(ready);
-                tokio::time::sleep(PAUSE).await;
+        let mut more = More::No;
+        let read = socket.try_io(Interest::READABLE, || {
+            more = lane.read_socket();
+            match more {
+                More::Perhaps | More::Never => Ok(()),
+                More::No => Err(io::ErrorKind::WouldBlock.into()),
             }
-            More::No => ready.clear_ready(),
-            More::Never => return Ok(()),
+        });
+        lane.drain();
+        drop(lane);
+        match (more, read) {
+            (More::Never, _) => return Ok(()),
+            (More::Perhaps, _) => tokio::time::sleep(PAUSE).await,
+            // Readiness was cleared by the `WouldBlock`, nothing else can come out of it.
+            (More::No, _) => {}
         }
     }
-}
-
-fn read_once(lane: &Arc<Lane>) -> More {
-    let more = lane.read_socket();
-    lane.drain();
-    more
 }

@@ -1,10 +1,9 @@
-//! Which worker and which slot a request gets, and who waits for one.
+//! Who gets which slot, and who waits.
 //!
-//! Owns the slots of a model version's live workers and the queue before them ([`pool`], pure). It
-//! writes no tensors and wakes nobody: the task around it does, from what the pool answers.
+//! - [`pool`]: the order in which slots are given out; pure.
+//! - [`queue`]: waiting for one, with a deadline.
 
 pub mod pool;
+pub mod queue;
 
-pub use pool::{
-    Acquired, AlreadyJoined, Cancelled, Grant, LaneId, Left, Pool, Released, SlotRef, WaiterId,
-};
+pub use queue::{Seat, SlotQueue};
