@@ -1,1 +1,4 @@
 //! next
+
+pub mod config;
+pub mod repository;
