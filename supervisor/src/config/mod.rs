@@ -1,8 +1,8 @@
 //! The configuration: what an operator may choose, read in passes.
 //!
-//! A file and `--set` overrides become one TOML table ([`load`]), in which each unknown key is
-//! found ([`schema`]); the table becomes `Raw` ([`raw`]: right keys, any values), and that becomes a
-//! [`Config`] ([`check`]: cannot hold a bad value). All errors of a configuration are reported
+//! A file and `--set` overrides become one TOML table (`load`), in which each unknown key is
+//! found (`schema`); the table becomes `Raw` (`raw`: right keys, any values), and that becomes a
+//! [`Config`] (`check`: cannot hold a bad value). All errors of a configuration are reported
 //! together. A [`Diff`] says what a second configuration would change in a running server.
 //!
 //! Nothing here binds, spawns or allocates. Invariant: every key has a default and a range, and

@@ -239,6 +239,16 @@ fn paths_start_at_the_file_or_at_the_current_folder() {
     assert_eq!(config.runtime_file, std::env::current_dir().unwrap().join("r.json"));
 }
 
+/// Tests run in the package's folder, which has no configuration of its own.
+#[test]
+fn without_any_file_the_defaults_hold() {
+    let config = Config::load(None, &[]).unwrap();
+    let current = std::env::current_dir().unwrap();
+    assert_eq!(config.runtime_file, current.join(".run/bulkhead.json"));
+    let defaults = load("");
+    assert_eq!(Config { runtime_file: defaults.runtime_file.clone(), ..config }, defaults);
+}
+
 #[test]
 fn overrides_win_over_the_file() {
     let config = load_with(

@@ -37,7 +37,7 @@ pub fn read_manifest(
     let config: wire::ModelConfig =
         message.transcode_to().expect("both come from one message definition");
     if !config.name.is_empty() && config.name != folder.as_str() {
-        return Err(ManifestError::Name { given: config.name, folder: folder.clone() });
+        return Err(ManifestError::Name { given: shown(&config.name), folder: folder.clone() });
     }
     manifest(config, warnings, file)
 }
@@ -48,6 +48,10 @@ impl Manifest {
         manifest(wire::ModelConfig::default(), Vec::new(), ModelFile::TorchScript)
             .expect("an empty configuration has no bad value")
     }
+}
+
+fn shown(given: &str) -> String {
+    pbtxt::shorten(given, 80)
 }
 
 fn manifest(
@@ -86,14 +90,14 @@ fn engine(config: &wire::ModelConfig, file: ModelFile) -> Result<EngineKind, Man
         "" => None,
         "pytorch_libtorch" => Some(EngineKind::Torch),
         given => {
-            return Err(ManifestError::Engine { field: "platform", given: given.to_owned() });
+            return Err(ManifestError::Engine { field: "platform", given: shown(given) });
         }
     };
     let backend = match config.backend.as_str() {
         "" => None,
         "pytorch" => Some(EngineKind::Torch),
         "echo" => Some(EngineKind::Echo),
-        given => return Err(ManifestError::Engine { field: "backend", given: given.to_owned() }),
+        given => return Err(ManifestError::Engine { field: "backend", given: shown(given) }),
     };
     match (platform, backend, file) {
         (Some(a), Some(b), _) if a != b => Err(ManifestError::Engines {
@@ -117,7 +121,7 @@ fn filename(engine: EngineKind, given: &str) -> Result<Option<String>, ManifestE
     if !plain || given.len() > 255 {
         return Err(ManifestError::field(
             "default_model_filename",
-            format!("{given:?} is not the name of a file in a version's folder"),
+            format!("{:?} is not the name of a file in a version's folder", shown(given)),
         ));
     }
     match (engine.default_filename(), given) {
@@ -144,8 +148,8 @@ fn instance_groups(
         return Ok(vec![group]);
     }
     let groups: Vec<_> = groups.iter().map(instance_group).collect::<Result<_, _>>()?;
-    let total = groups.iter().fold(0_u16, |total, group| total.saturating_add(group.count));
-    if total > MAX_INSTANCES {
+    let total: usize = groups.iter().map(|group| group.seats().count()).sum();
+    if total > MAX_INSTANCES.into() {
         let reason = format!("{total} instances in all; at most {MAX_INSTANCES} are possible");
         return Err(ManifestError::field("instance_group", reason));
     }

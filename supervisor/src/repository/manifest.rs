@@ -106,6 +106,14 @@ pub enum InstanceKind {
     Model,
 }
 
+/// What one instance runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    pub kind: InstanceKind,
+    /// The device's ordinal, if the group names devices.
+    pub gpu: Option<u16>,
+}
+
 /// Which of the versions on disk are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionPolicy {
@@ -169,10 +177,17 @@ impl Manifest {
         self.specs(&self.outputs, view)
     }
 
-    /// Workers for one version, if the configuration leaves it to the model.
-    pub fn instances(&self) -> u16 {
-        let counts = self.instance_groups.iter().map(|group| group.count);
-        counts.fold(0, u16::saturating_add)
+    /// Where the instances of one version run, by index: as many as `instances` says, taken in turn
+    /// from the groups, or else one for each that the groups ask for. Never empty.
+    pub fn seats(&self, instances: Option<u16>) -> Vec<Seat> {
+        let seats = self.instance_groups.iter().flat_map(InstanceGroup::seats);
+        match instances {
+            None => seats.collect(),
+            Some(count) => {
+                let all: Vec<Seat> = seats.collect();
+                all.iter().copied().cycle().take(count.into()).collect()
+            }
+        }
     }
 
     fn specs(&self, tensors: &[Tensor], view: View) -> Vec<TensorSpec> {
@@ -188,6 +203,17 @@ impl Manifest {
     fn with_batch(&self, dims: &[i64]) -> Vec<i64> {
         let batch = (self.max_batch_size > 0).then_some(-1);
         batch.into_iter().chain(dims.iter().copied()).collect()
+    }
+}
+
+impl InstanceGroup {
+    /// One for each instance; a group that names GPUs has `count` on each.
+    pub(super) fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
+        let kind = self.kind;
+        let named = self.gpus.iter().copied().map(Some);
+        let unnamed = self.gpus.is_empty().then_some(None);
+        let gpus = named.chain(unnamed);
+        gpus.flat_map(move |gpu| (0..self.count).map(move |_| Seat { kind, gpu }))
     }
 }
 

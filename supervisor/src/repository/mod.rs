@@ -28,7 +28,7 @@ pub use error::{ManifestError, ScanError, ScanProblem};
 pub use folder::{ModelFolder, VersionFolder, VersionProblem};
 pub use geometry::Geometry;
 pub use manifest::{
-    DynamicBatching, EngineKind, InstanceGroup, InstanceKind, Manifest, QueuePolicy, Tensor,
+    DynamicBatching, EngineKind, InstanceGroup, InstanceKind, Manifest, QueuePolicy, Seat, Tensor,
     TimeoutAction, VersionPolicy, View, Warning,
 };
 pub use pbtxt::PbtxtError;

@@ -37,8 +37,16 @@ fn located(text: &str, parsed: &str, error: &ParseError) -> PbtxtError {
     let shown = text.lines().nth(line - 1).unwrap_or_default().trim();
     PbtxtError::Syntax {
         line,
-        message: error.to_string().replace("inference.", ""),
-        text: shown.chars().take(80).collect(),
+        message: shorten(&error.to_string().replace("inference.", ""), 200),
+        text: shorten(shown, 80),
+    }
+}
+
+/// What stands in a file may be as long as the file, and ends up in every listing of models.
+pub(super) fn shorten(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -64,6 +64,7 @@ fn all<'a>(
     let mut names = BTreeSet::new();
     let mut tensors = Vec::new();
     for field in fields {
+        check_name(&field)?;
         if !names.insert(field.name) {
             return Err(field.wrong("name", "two tensors have this name"));
         }
@@ -73,7 +74,6 @@ fn all<'a>(
 }
 
 fn tensor(field: &Fields<'_>, max_batch_size: u32) -> Result<Tensor, ManifestError> {
-    check_name(field)?;
     // Without a shape of its own a tensor is described by the first run.
     let dims = (!field.dims.is_empty()).then(|| field.dims.to_vec());
     let max_dims = if max_batch_size > 0 { MAX_DIMS - 1 } else { MAX_DIMS };

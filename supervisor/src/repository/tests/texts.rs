@@ -60,7 +60,14 @@ fn an_image_classifier() {
     assert_eq!(manifest.outputs[0].label_filename.as_deref(), Some("labels.txt"));
     let kinds: Vec<_> = manifest.instance_groups.iter().map(|g| (g.kind, g.count)).collect();
     assert_eq!(kinds, [(InstanceKind::Gpu, 2), (InstanceKind::Cpu, 1)]);
-    assert_eq!((manifest.instances(), &*manifest.instance_groups[0].gpus), (3, &[0, 1][..]));
+    let seats = |instances| -> Vec<_> {
+        manifest.seats(instances).into_iter().map(|seat| (seat.kind, seat.gpu)).collect()
+    };
+    let [gpu0, gpu1, cpu] = [Some(0), Some(1), None]
+        .map(|gpu| (gpu.map_or(InstanceKind::Cpu, |_| InstanceKind::Gpu), gpu));
+    assert_eq!(seats(None), [gpu0, gpu0, gpu1, gpu1, cpu]);
+    assert_eq!(seats(Some(1)), [gpu0]);
+    assert_eq!(seats(Some(6)), [gpu0, gpu0, gpu1, gpu1, cpu, gpu0]);
     let versions = [1, 3].map(|n| ModelVersion::new(n).unwrap());
     assert_eq!(manifest.version_policy, VersionPolicy::Specific(versions.into()));
     let parameters = [("INFERENCE_MODE", "true"), ("gpu_memory_limit_mib", "512")]
@@ -86,7 +93,7 @@ fn the_least_that_a_file_can_say() {
     let manifest = good("backend: \"echo\"");
     assert_eq!((manifest.engine, &*manifest.platform), (EngineKind::Echo, "echo"));
     assert_eq!((manifest.filename.as_deref(), manifest.max_batch_size), (None, 0));
-    assert_eq!((manifest.instances(), manifest.inputs.len()), (1, 0));
+    assert_eq!((manifest.seats(None).len(), manifest.inputs.len()), (1, 0));
     assert_eq!(manifest.version_policy, VersionPolicy::Latest(1));
     assert_eq!(good("backend: \"pytorch\"").platform, "pytorch");
     assert_eq!(
@@ -222,6 +229,23 @@ fn each_bad_value_is_named_with_its_field() {
     assert_eq!(none, ManifestError::NoEngine);
     let unknown = read("backend: \"onnxruntime\"").unwrap_err().to_string();
     assert!(unknown.starts_with("no engine for backend \"onnxruntime\""), "{unknown}");
+}
+
+#[test]
+fn no_error_is_as_long_as_the_file() {
+    let long = "x".repeat(100_000);
+    for text in [
+        format!("name: \"{long}\""),
+        format!("backend: \"{long}\""),
+        format!("backend: \"echo\" default_model_filename: \"/{long}\""),
+        format!("backend: \"echo\" input [ {{ name: \"{long}\" }}, {{ name: \"{long}\" }} ]"),
+        format!("backend: {long}"),
+        format!("{long}: 1"),
+        format!("input {{ data_type: {long} }}"),
+    ] {
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.len() < 500, "{}", &error[..500]);
+    }
 }
 
 #[test]
