@@ -11,6 +11,7 @@ use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::check_models;
+use super::flat;
 use super::raw::{Raw, RawHttp, RawLimits, RawLog, RawRepository};
 use super::reader::Reader;
 use super::settings::{
@@ -37,13 +38,18 @@ const RUNTIME_FILE: &str = ".run/bulkhead.json";
 pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
     let defaults = check_models::defaults(reader, raw);
     let models = check_models::models(reader, raw, &defaults);
+    let limits = limits(reader, &raw.limits);
+    check_models::fit(reader, "worker", &defaults, limits.arena_memory);
+    for (name, settings) in &models {
+        check_models::fit(reader, &flat::section(name), settings, limits.arena_memory);
+    }
     let drain = Shutdown::default().drain_timeout;
     let drain_raw = raw.shutdown.drain_timeout.as_ref();
     Config {
         runtime_file: reader.path("runtime_file", raw.runtime_file.as_ref(), RUNTIME_FILE),
         log: log(reader, &raw.log),
         http: http(reader, &raw.http),
-        limits: limits(reader, &raw.limits),
+        limits,
         repository: repository(reader, &raw.repository),
         shutdown: Shutdown {
             drain_timeout: reader.quantity("shutdown.drain_timeout", drain_raw, &TIMEOUT, drain),

@@ -13,7 +13,7 @@ use super::raw::{Raw, RawBackoff, RawModel, RawRestart, RawWorker};
 use super::reader::Reader;
 use super::schema;
 use super::settings::{Backoff, Enabled, ModelSettings, RestartSettings, SlotSize, WorkerSettings};
-use super::value::{Size, show_duration};
+use super::value::{Size, show_duration, show_size};
 
 const INSTANCES: RangeInclusive<u16> = 1..=64;
 const THREADS: RangeInclusive<u16> = 1..=256;
@@ -55,6 +55,21 @@ pub(super) fn models(
         }
     }
     models
+}
+
+/// A model whose slots alone are more than all workers may have could never be loaded.
+pub(super) fn fit(reader: &mut Reader, at: &str, settings: &ModelSettings, arena_memory: usize) {
+    let SlotSize::Bytes(bytes) = settings.worker.slot_size else { return };
+    let slots = settings.worker.slots;
+    let needed = bytes.saturating_mul(2).saturating_mul(slots.into());
+    if needed > arena_memory {
+        let reason = format!(
+            "with {slots} slots in each direction that is {}, and limits.arena_memory is {}",
+            show_size(needed),
+            show_size(arena_memory)
+        );
+        reader.conflict(&format!("{at}.slot_size"), &Value::from(show_size(bytes)), reason);
+    }
 }
 
 fn model(reader: &mut Reader, at: &str, raw: &RawModel, base: &ModelSettings) -> ModelSettings {

@@ -65,6 +65,39 @@ fn the_shipped_file_holds_every_key() {
     }
 }
 
+/// The smallest and the largest value of a key, as an error tells them.
+fn range(key: &str) -> Option<String> {
+    let error = load_with(&format!("{key} = \"?\""), &[]).err()?.errors.pop()?.to_string();
+    let (_, range) = error.split_once(" from ")?;
+    let bare = range.split(' ').count() == 3 && range.contains(" to ");
+    bare.then(|| range.to_owned())
+}
+
+/// The comment above a key, and its value.
+fn comment(text: &str, key: &str) -> (String, String) {
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let below = text.split_once(&format!("\n[{section}]\n")).map_or(text, |(_, below)| below);
+    let (above, value) = below.split_once(&format!("\n{name} = ")).unwrap();
+    let value = value.lines().next().unwrap().to_owned();
+    let comment: Vec<&str> = above.lines().rev().take_while(|line| line.starts_with('#')).collect();
+    (comment.into_iter().rev().map(|line| &line[1..]).collect(), value)
+}
+
+#[test]
+fn the_shipped_file_says_the_range_and_the_default_of_every_key() {
+    let text = fs::read_to_string(shipped()).unwrap();
+    for key in schema::all_keys() {
+        let (comment, value) = comment(&text, &key);
+        let default = if key == "repository.paths" { "[]" } else { &value };
+        assert!(comment.contains(&format!("Default: {default}.")), "{key}: {comment}");
+        // That of timeouts is said once, for all.
+        match range(&key).filter(|range| range != "1ms to 24h") {
+            Some(range) => assert!(comment.contains(&range), "{key}: {range} in {comment}"),
+            None => assert_ne!(comment, ""),
+        }
+    }
+}
+
 #[test]
 fn every_key_of_the_schema_has_an_entry_and_no_other() {
     let listed: BTreeSet<String> = load("").entries().into_iter().map(|entry| entry.key).collect();
@@ -148,6 +181,11 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "http.repository_control = \"yes\"",
         "http.repository_control = \"yes\": expected true, false or \"loopback\"",
+    ),
+    (
+        "models.m.slot_size = \"1GiB\"",
+        "models.m.slot_size = \"1GiB\": with 16 slots in each direction that is 32GiB, and \
+         limits.arena_memory is 4GiB",
     ),
     ("log.format = 1", "log.format = 1: expected \"auto\", \"human\" or \"json\""),
     (
