@@ -1,0 +1,158 @@
+//! Pure verdict on a worker from its progress.
+//!
+//! Owns the rules by which a worker counts as unhealthy. It does not count, wait or act. A worker
+//! is judged by what it did with its requests, never by a heartbeat: a thread that answers pings
+//! says nothing about the one that hangs.
+//!
+//! Invariants: a violation weighs more than a hang and a hang more than a flood, so that the record
+//! names the gravest; a worker that has nothing to do is healthy, however long it is silent.
+
+use std::fmt;
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthPolicy {
+    /// How long past its deadline a published request may stay without an answer.
+    pub grace: Duration,
+    /// Doorbells of one window beyond one for each completion. Some are honest: a completion that
+    /// the supervisor had already seen is still rung for.
+    pub spare_doorbells: u32,
+    /// Facts of one window; an honest worker sends a handful in its life.
+    pub facts: u32,
+}
+
+/// What was seen of one worker in the window that just ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// How far past its deadline the oldest published request is; `None` if none is.
+    pub overdue: Option<Duration>,
+    /// A completion or a fact that no correct worker could have sent.
+    pub violation: Option<String>,
+    pub completions: u32,
+    pub doorbells: u32,
+    pub facts: u32,
+}
+
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Healthy,
+    Unhealthy(Reason),
+}
+
+/// Why a worker must go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Violation(String),
+    Hung { overdue: Duration },
+    Flood { what: Flood, seen: u32, limit: u32 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    Doorbells,
+    Facts,
+}
+
+impl HealthPolicy {
+    pub fn judge(&self, seen: &Observation) -> Verdict {
+        if let Some(violation) = &seen.violation {
+            return Verdict::Unhealthy(Reason::Violation(violation.clone()));
+        }
+        if let Some(overdue) = seen.overdue.filter(|&overdue| overdue > self.grace) {
+            return Verdict::Unhealthy(Reason::Hung { overdue });
+        }
+        let doorbells = self.spare_doorbells.saturating_add(seen.completions);
+        over(Flood::Doorbells, seen.doorbells, doorbells)
+            .or_else(|| over(Flood::Facts, seen.facts, self.facts))
+            .map_or(Verdict::Healthy, Verdict::Unhealthy)
+    }
+}
+
+fn over(what: Flood, seen: u32, limit: u32) -> Option<Reason> {
+    (seen > limit).then_some(Reason::Flood { what, seen, limit })
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Violation(what) => write!(f, "protocol violation: {what}"),
+            Self::Hung { overdue } => write!(f, "no answer {overdue:?} after a deadline"),
+            Self::Flood { what, seen, limit } => {
+                write!(f, "{seen} {what} in one window, {limit} allowed")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Doorbells => "doorbells",
+            Self::Facts => "facts",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: HealthPolicy =
+        HealthPolicy { grace: Duration::from_millis(500), spare_doorbells: 100, facts: 10 };
+
+    fn reason(seen: &Observation) -> Option<Reason> {
+        match POLICY.judge(seen) {
+            Verdict::Healthy => None,
+            Verdict::Unhealthy(reason) => Some(reason),
+        }
+    }
+
+    #[test]
+    fn silence_without_work_is_healthy() {
+        assert_eq!(reason(&Observation::default()), None);
+    }
+
+    #[test]
+    fn a_request_may_be_late_by_the_grace_and_no_more() {
+        let late = |overdue| Observation { overdue: Some(overdue), ..Observation::default() };
+        assert_eq!(reason(&late(POLICY.grace)), None);
+        let overdue = POLICY.grace + Duration::from_nanos(1);
+        assert_eq!(reason(&late(overdue)), Some(Reason::Hung { overdue }));
+    }
+
+    #[test]
+    fn a_busy_worker_may_ring_for_every_completion() {
+        let busy = Observation { completions: 50_000, doorbells: 50_100, ..Observation::default() };
+        assert_eq!(reason(&busy), None);
+        let flood = Observation { doorbells: 101, ..Observation::default() };
+        let expected = Reason::Flood { what: Flood::Doorbells, seen: 101, limit: 100 };
+        assert_eq!(reason(&flood), Some(expected));
+    }
+
+    #[test]
+    fn counts_at_the_edge_of_their_type_do_not_wrap() {
+        let most = Observation {
+            completions: u32::MAX,
+            doorbells: u32::MAX,
+            facts: 11,
+            ..Observation::default()
+        };
+        let expected = Reason::Flood { what: Flood::Facts, seen: 11, limit: 10 };
+        assert_eq!(reason(&most), Some(expected));
+    }
+
+    #[test]
+    fn the_gravest_reason_is_named() {
+        let all = Observation {
+            overdue: Some(Duration::from_secs(9)),
+            violation: Some("slot 7 completed twice".into()),
+            completions: 0,
+            doorbells: 5000,
+            facts: 5000,
+        };
+        assert_eq!(reason(&all), Some(Reason::Violation("slot 7 completed twice".into())));
+        let hung = Observation { violation: None, ..all };
+        assert!(matches!(reason(&hung), Some(Reason::Hung { .. })));
+    }
+}

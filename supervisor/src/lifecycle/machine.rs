@@ -1,0 +1,456 @@
+//! The moves between the states: what each event does, and in which order.
+//!
+//! Owns the current state, the count of generations and the restart budget of one instance. It
+//! carries nothing out. The diagram and a sentence for each edge are in [`super`].
+//!
+//! Invariants, each tested by simulation: a route is published in Ready alone and withdrawn before
+//! any signal; the requests of a generation are failed once; memory is released once for each grant
+//! and only after the exit; what is stale changes nothing; restarts stay within their budget;
+//! requests to stop can be repeated.
+
+use std::time::Duration;
+
+use shared::clock::MonotonicNanos;
+use shared::id::Generation;
+
+use super::effect::{Effect, Effects, ExitRecord, Record, StopCause};
+use super::event::{Event, ExitReport, LoadFault, Ticket, Token};
+use super::restart::{Crash, Jitter, RestartBudget, RestartPolicy, Verdict};
+use super::state::{Force, Quarantine, State, Status, Stopping, Then, Unloaded, Worker};
+use crate::health;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// From the spawn to a loaded model.
+    pub load_timeout: Duration,
+    /// For what is in flight when the model becomes unwanted.
+    pub drain_timeout: Duration,
+    /// From being asked to end to being killed.
+    pub stop_grace: Duration,
+    /// From one kill to the next, while the exit is not seen.
+    pub kill_repeat: Duration,
+    pub restart: RestartPolicy,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    state: State,
+    policy: Policy,
+    budget: RestartBudget,
+    generation: Generation,
+    /// Tokens and tickets given out so far.
+    minted: u64,
+    ignored: IgnoredCounts,
+}
+
+/// What an event led to.
+#[must_use = "effects that are not carried out leave the machine waiting for ever"]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The event counted, even if nothing has to be done now.
+    Accepted(Effects),
+    Ignored(Ignored),
+}
+
+/// Why an event changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// What it asks for is so, or is under way.
+    Repeat,
+    /// It speaks of an earlier generation, timer or reservation.
+    Stale,
+    /// Wanted, but quarantined until an operator acts.
+    Quarantined,
+    /// It has no meaning in this state.
+    Unlisted,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IgnoredCounts {
+    pub repeats: u64,
+    pub stale: u64,
+    pub quarantined: u64,
+    pub unlisted: u64,
+}
+
+/// A process on its way out.
+struct Leaving {
+    worker: Worker,
+    cause: StopCause,
+    healthy_for: Duration,
+    then: Then,
+}
+
+impl Outcome {
+    #[must_use]
+    pub fn into_effects(self) -> Effects {
+        match self {
+            Self::Accepted(effects) => effects,
+            Self::Ignored(_) => Effects::new(),
+        }
+    }
+}
+
+const NO_EFFECTS: Outcome = Outcome::Accepted(Effects::new());
+const REPEAT: Outcome = Outcome::Ignored(Ignored::Repeat);
+const STALE: Outcome = Outcome::Ignored(Ignored::Stale);
+const UNLISTED: Outcome = Outcome::Ignored(Ignored::Unlisted);
+
+impl Machine {
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            state: State::Unloaded(Unloaded::NeverWanted),
+            budget: RestartBudget::new(policy.restart.clone()),
+            policy,
+            generation: Generation::default(),
+            minted: 0,
+            ignored: IgnoredCounts::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.state.status()
+    }
+
+    #[must_use]
+    pub fn ignored(&self) -> IgnoredCounts {
+        self.ignored
+    }
+
+    /// Takes effect from the next timer and the next crash on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.budget.set_policy(policy.restart.clone());
+        self.policy = policy;
+    }
+
+    pub fn on(&mut self, event: Event, now: MonotonicNanos) -> Outcome {
+        let outcome = if self.is_stale(&event) { STALE } else { self.handle(event, now) };
+        if let Outcome::Ignored(why) = outcome {
+            self.ignored.count(why);
+        }
+        outcome
+    }
+
+    /// The one place where what speaks of the past is dropped.
+    fn is_stale(&self, event: &Event) -> bool {
+        let current = self.state.worker().map(|worker| worker.generation);
+        match event {
+            Event::Timer { token } => self.state.timer() != Some(*token),
+            Event::Granted { ticket } | Event::Denied { ticket, .. } => {
+                !matches!(&self.state, State::Reserving { ticket: asked } if asked == ticket)
+            }
+            Event::Wanted | Event::Unwanted | Event::StopNow | Event::OperatorReset => false,
+            fact @ (Event::Loaded { .. }
+            | Event::LoadFailed { .. }
+            | Event::Unhealthy { .. }
+            | Event::Drained { .. }
+            | Event::Exited { .. }) => fact.generation() != current,
+        }
+    }
+
+    fn handle(&mut self, event: Event, now: MonotonicNanos) -> Outcome {
+        match event {
+            Event::Wanted => self.wanted(),
+            Event::Unwanted => self.unwanted(now),
+            Event::StopNow => self.stop_now(now),
+            Event::OperatorReset => self.operator_reset(),
+            Event::Granted { ticket } => self.granted(ticket),
+            Event::Denied { reason, .. } => self.denied(reason),
+            Event::Loaded { .. } => self.loaded(now),
+            Event::LoadFailed { fault, message, .. } => self.load_failed(fault, message, now),
+            Event::Unhealthy { why, .. } => self.unhealthy(why, now),
+            Event::Drained { .. } => self.drained(now),
+            Event::Exited { exit, jitter, .. } => self.exited(exit, jitter, now),
+            Event::Timer { .. } => self.timer(now),
+        }
+    }
+
+    fn wanted(&mut self) -> Outcome {
+        match &mut self.state {
+            State::Unloaded(_) => Outcome::Accepted(self.reserve(Effects::new())),
+            State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => match then {
+                Then::Unloaded => {
+                    *then = Then::Reserving;
+                    NO_EFFECTS
+                }
+                Then::Reserving | Then::Backoff => REPEAT,
+                Then::Quarantined(_) => Outcome::Ignored(Ignored::Quarantined),
+            },
+            State::Quarantined(_) => Outcome::Ignored(Ignored::Quarantined),
+            State::Reserving { .. } | State::Starting { .. } | State::Ready { .. } => REPEAT,
+            State::Backoff { .. } => REPEAT,
+        }
+    }
+
+    fn unwanted(&mut self, now: MonotonicNanos) -> Outcome {
+        match &mut self.state {
+            State::Unloaded(_) => REPEAT,
+            State::Reserving { ticket } => {
+                let ticket = *ticket;
+                self.state = State::Unloaded(Unloaded::Unwanted);
+                Outcome::Accepted(vec![Effect::CancelReserve { ticket }])
+            }
+            State::Starting { .. } => self.stop(StopCause::Unwanted, Then::Unloaded, now),
+            State::Ready { worker, since } => {
+                let (worker, healthy_for) = (*worker, now.since(*since));
+                self.drain(worker, healthy_for)
+            }
+            State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => {
+                if *then == Then::Unloaded {
+                    return REPEAT;
+                }
+                *then = Then::Unloaded;
+                NO_EFFECTS
+            }
+            State::Backoff { .. } | State::Quarantined(_) => {
+                self.state = State::Unloaded(Unloaded::Unwanted);
+                NO_EFFECTS
+            }
+        }
+    }
+
+    fn stop_now(&mut self, now: MonotonicNanos) -> Outcome {
+        match &self.state {
+            State::Starting { .. } | State::Ready { .. } | State::Draining { .. } => {
+                self.go_down(StopCause::Unwanted, Then::Unloaded, Force::Killed, now)
+            }
+            State::Stopping(stopping) if stopping.force == Force::Asked => {
+                let cause = stopping.cause.clone();
+                self.go_down(cause, Then::Unloaded, Force::Killed, now)
+            }
+            State::Stopping(_) | State::Unloaded(_) | State::Reserving { .. } => self.unwanted(now),
+            State::Backoff { .. } | State::Quarantined(_) => self.unwanted(now),
+        }
+    }
+
+    fn operator_reset(&mut self) -> Outcome {
+        self.budget.reset();
+        match &mut self.state {
+            State::Backoff { .. } | State::Quarantined(_) => {
+                Outcome::Accepted(self.reserve(Effects::new()))
+            }
+            State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => {
+                match then {
+                    Then::Backoff | Then::Quarantined(_) => *then = Then::Reserving,
+                    Then::Unloaded | Then::Reserving => {}
+                }
+                NO_EFFECTS
+            }
+            State::Unloaded(_) | State::Reserving { .. } => NO_EFFECTS,
+            State::Starting { .. } | State::Ready { .. } => NO_EFFECTS,
+        }
+    }
+
+    fn granted(&mut self, ticket: Ticket) -> Outcome {
+        self.generation = self.generation.next();
+        let (generation, timer) = (self.generation, self.token());
+        self.state = State::Starting { worker: Worker { generation, ticket }, timer };
+        let load_timeout = Effect::ArmTimer { token: timer, after: self.policy.load_timeout };
+        Outcome::Accepted(vec![Effect::Spawn { generation }, load_timeout])
+    }
+
+    fn denied(&mut self, reason: String) -> Outcome {
+        self.state = State::Unloaded(Unloaded::Denied { reason: reason.clone() });
+        Outcome::Accepted(vec![Effect::Record(Record::Denied { reason })])
+    }
+
+    fn loaded(&mut self, now: MonotonicNanos) -> Outcome {
+        let State::Starting { worker, .. } = self.state else { return UNLISTED };
+        self.state = State::Ready { worker, since: now };
+        Outcome::Accepted(vec![Effect::PublishRoute { generation: worker.generation }])
+    }
+
+    fn load_failed(&mut self, fault: LoadFault, message: String, now: MonotonicNanos) -> Outcome {
+        let State::Starting { .. } = self.state else { return UNLISTED };
+        let then = match fault {
+            LoadFault::Transient => Then::Backoff,
+            LoadFault::Permanent => {
+                Then::Quarantined(Quarantine::CannotLoad { message: message.clone() })
+            }
+        };
+        self.stop(StopCause::LoadFailed { fault, message }, then, now)
+    }
+
+    fn unhealthy(&mut self, why: health::Reason, now: MonotonicNanos) -> Outcome {
+        match &self.state {
+            State::Starting { .. } | State::Ready { .. } => {
+                self.stop(StopCause::Unhealthy(why), Then::Backoff, now)
+            }
+            State::Draining { then, .. } => {
+                let then = then.clone();
+                self.stop(StopCause::Unhealthy(why), then, now)
+            }
+            State::Stopping(_) => REPEAT,
+            State::Unloaded(_) | State::Reserving { .. } => UNLISTED,
+            State::Backoff { .. } | State::Quarantined(_) => UNLISTED,
+        }
+    }
+
+    fn drained(&mut self, now: MonotonicNanos) -> Outcome {
+        let State::Draining { then, .. } = &self.state else { return UNLISTED };
+        let then = then.clone();
+        self.stop(StopCause::Unwanted, then, now)
+    }
+
+    fn timer(&mut self, now: MonotonicNanos) -> Outcome {
+        match &self.state {
+            State::Starting { .. } => self.stop(StopCause::LoadTimeout, Then::Backoff, now),
+            State::Draining { then, .. } => {
+                let then = then.clone();
+                self.stop(StopCause::Unwanted, then, now)
+            }
+            State::Stopping(Stopping { cause, then, .. }) => {
+                let (cause, then) = (cause.clone(), then.clone());
+                self.go_down(cause, then, Force::Killed, now)
+            }
+            State::Backoff { .. } => {
+                self.budget.restarted(now);
+                Outcome::Accepted(self.reserve(Effects::new()))
+            }
+            State::Unloaded(_) | State::Reserving { .. } => UNLISTED,
+            State::Ready { .. } | State::Quarantined(_) => UNLISTED,
+        }
+    }
+
+    fn exited(&mut self, exit: ExitReport, jitter: Jitter, now: MonotonicNanos) -> Outcome {
+        let Some(Leaving { worker, cause, healthy_for, then }) = self.leaving(now) else {
+            return UNLISTED;
+        };
+        // A death by our own signal tells nothing about the model.
+        let class = (cause == StopCause::Unasked).then_some(exit.class);
+        let crash = Crash { healthy_for, exit: class };
+        let (generation, during) = (worker.generation, self.state.name());
+        let record = ExitRecord { generation, during, cause, exit, healthy_for };
+        let last = record.summary();
+        let mut effects = self.farewell();
+        effects.push(Effect::ReleaseQuota { ticket: worker.ticket });
+        effects.push(Effect::Record(Record::Exited(record)));
+        match then {
+            Then::Unloaded => self.state = State::Unloaded(Unloaded::Unwanted),
+            Then::Quarantined(why) => self.state = State::Quarantined(why),
+            Then::Reserving => effects = self.reserve(effects),
+            Then::Backoff => match self.budget.after_exit(crash, jitter, now) {
+                Verdict::Restart { after } => effects.push(self.back_off(after, last)),
+                Verdict::GiveUp(why) => {
+                    self.state = State::Quarantined(Quarantine::NoRestart { why, last });
+                }
+            },
+        }
+        Outcome::Accepted(effects)
+    }
+
+    /// What an exit would mean if it came now; `None` where there is no process.
+    fn leaving(&self, now: MonotonicNanos) -> Option<Leaving> {
+        let (worker, cause, healthy_for, then) = match &self.state {
+            State::Starting { worker, .. } => {
+                (worker, StopCause::Unasked, Duration::ZERO, Then::Backoff)
+            }
+            State::Ready { worker, since } => {
+                (worker, StopCause::Unasked, now.since(*since), Then::Backoff)
+            }
+            State::Draining { worker, healthy_for, then, .. } => {
+                (worker, StopCause::Unwanted, *healthy_for, then.clone())
+            }
+            State::Stopping(Stopping { worker, cause, healthy_for, then, .. }) => {
+                (worker, cause.clone(), *healthy_for, then.clone())
+            }
+            State::Unloaded(_) | State::Reserving { .. } => return None,
+            State::Backoff { .. } | State::Quarantined(_) => return None,
+        };
+        Some(Leaving { worker: *worker, cause, healthy_for, then })
+    }
+
+    fn back_off(&mut self, after: Duration, why: String) -> Effect {
+        let timer = self.token();
+        self.state = State::Backoff { timer, after, why };
+        Effect::ArmTimer { token: timer, after }
+    }
+
+    fn reserve(&mut self, mut effects: Effects) -> Effects {
+        let ticket = Ticket(self.mint());
+        self.state = State::Reserving { ticket };
+        effects.push(Effect::ReserveQuota { ticket });
+        effects
+    }
+
+    fn drain(&mut self, worker: Worker, healthy_for: Duration) -> Outcome {
+        let timer = self.token();
+        self.state = State::Draining { worker, timer, healthy_for, then: Then::Unloaded };
+        Outcome::Accepted(vec![
+            Effect::WithdrawRoute { generation: worker.generation },
+            Effect::ArmTimer { token: timer, after: self.policy.drain_timeout },
+        ])
+    }
+
+    fn stop(&mut self, cause: StopCause, then: Then, now: MonotonicNanos) -> Outcome {
+        self.go_down(cause, then, Force::Asked, now)
+    }
+
+    /// One step down the ladder: no route, nothing in flight, and then the signal.
+    fn go_down(
+        &mut self,
+        cause: StopCause,
+        then: Then,
+        force: Force,
+        now: MonotonicNanos,
+    ) -> Outcome {
+        let Some(Leaving { worker, healthy_for, .. }) = self.leaving(now) else { return UNLISTED };
+        let generation = worker.generation;
+        let mut effects = self.farewell();
+        let (signal, after) = match force {
+            Force::Asked => (Effect::Signal { generation }, self.policy.stop_grace),
+            Force::Killed => (Effect::KillGroup { generation }, self.policy.kill_repeat),
+        };
+        let timer = self.token();
+        effects.extend([signal, Effect::ArmTimer { token: timer, after }]);
+        self.state = State::Stopping(Stopping { worker, timer, force, cause, healthy_for, then });
+        Outcome::Accepted(effects)
+    }
+
+    /// What must come before this state's process is signalled or forgotten.
+    fn farewell(&self) -> Effects {
+        match &self.state {
+            State::Ready { worker: Worker { generation, .. }, .. } => vec![
+                Effect::WithdrawRoute { generation: *generation },
+                Effect::FailInFlight { generation: *generation },
+            ],
+            State::Draining { worker: Worker { generation, .. }, .. } => {
+                vec![Effect::FailInFlight { generation: *generation }]
+            }
+            State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => Effects::new(),
+            State::Stopping(_) | State::Backoff { .. } | State::Quarantined(_) => Effects::new(),
+        }
+    }
+
+    fn token(&mut self) -> Token {
+        Token(self.mint())
+    }
+
+    fn mint(&mut self) -> u64 {
+        self.minted += 1;
+        self.minted
+    }
+}
+
+impl IgnoredCounts {
+    fn count(&mut self, why: Ignored) {
+        let counter = match why {
+            Ignored::Repeat => &mut self.repeats,
+            Ignored::Stale => &mut self.stale,
+            Ignored::Quarantined => &mut self.quarantined,
+            Ignored::Unlisted => &mut self.unlisted,
+        };
+        *counter += 1;
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,461 @@
+//! The table of the lifecycle, row by row, and what any sequence of events must leave true.
+
+use proptest::prelude::*;
+
+use super::super::event::ExitClass;
+use super::super::restart::Backoff;
+use super::super::state::{Availability, Status};
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn policy() -> Policy {
+    Policy {
+        load_timeout: 60 * SECOND,
+        drain_timeout: 30 * SECOND,
+        stop_grace: 5 * SECOND,
+        kill_repeat: 2 * SECOND,
+        restart: RestartPolicy {
+            max_restarts: 2,
+            window: 60 * SECOND,
+            backoff: Backoff {
+                initial: SECOND,
+                factor: 2.0,
+                max: 10 * SECOND,
+                jitter: 0.0,
+                reset_after: 30 * SECOND,
+            },
+            no_retry_on: vec![ExitClass::Code(78)],
+        },
+    }
+}
+
+fn at(seconds: u64) -> MonotonicNanos {
+    MonotonicNanos(0).after(Duration::from_secs(seconds))
+}
+
+/// A machine and the clock of its test.
+struct Story {
+    machine: Machine,
+    now: MonotonicNanos,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self { machine: Machine::new(policy()), now: at(0) }
+    }
+
+    fn on(&mut self, event: Event) -> Effects {
+        self.machine.on(event, self.now).into_effects()
+    }
+
+    fn outcome(&mut self, event: Event) -> Outcome {
+        self.machine.on(event, self.now)
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+    }
+
+    fn generation(&self) -> Generation {
+        self.machine.state().worker().expect("the state has a worker").generation
+    }
+
+    fn ticket(&self) -> Ticket {
+        let state = self.machine.state();
+        if let State::Reserving { ticket } = state {
+            return *ticket;
+        }
+        state.worker().expect("the state has a worker").ticket
+    }
+
+    fn exit(&mut self, class: ExitClass) -> Effects {
+        let exit = ExitReport { class, detail: String::new() };
+        let generation = self.generation();
+        self.on(Event::Exited { generation, exit, jitter: Jitter::NONE })
+    }
+
+    fn fire(&mut self) -> Effects {
+        let token = self.timer();
+        self.on(Event::Timer { token })
+    }
+
+    fn timer(&self) -> Token {
+        self.machine.state().timer().expect("the state has a timer")
+    }
+
+    fn to_starting() -> Self {
+        let mut story = Self::new();
+        let _reserve = story.on(Event::Wanted);
+        let ticket = story.ticket();
+        let _spawn = story.on(Event::Granted { ticket });
+        story
+    }
+
+    fn to_ready() -> Self {
+        let mut story = Self::to_starting();
+        let generation = story.generation();
+        let _publish = story.on(Event::Loaded { generation });
+        story
+    }
+
+    fn to_draining() -> Self {
+        let mut story = Self::to_ready();
+        let _withdraw = story.on(Event::Unwanted);
+        story
+    }
+
+    fn to_backoff() -> Self {
+        let mut story = Self::to_starting();
+        let _restart = story.exit(ExitClass::Signal(9));
+        story
+    }
+
+    fn to_quarantined() -> Self {
+        let mut story = Self::to_starting();
+        let _never = story.exit(ExitClass::Code(78));
+        story
+    }
+
+    fn load_failed(&mut self, fault: LoadFault) -> Effects {
+        let generation = self.generation();
+        self.on(Event::LoadFailed { generation, fault, message: "no such file".into() })
+    }
+
+    fn name(&self) -> &'static str {
+        self.machine.state().name()
+    }
+
+    fn availability(&self) -> Availability {
+        self.machine.status().availability
+    }
+}
+
+/// The names of the effects, in order; what they carry is checked where it matters.
+fn names(effects: &[Effect]) -> Vec<&'static str> {
+    let name = |effect: &Effect| match effect {
+        Effect::ReserveQuota { .. } => "reserve",
+        Effect::CancelReserve { .. } => "cancel",
+        Effect::Spawn { .. } => "spawn",
+        Effect::PublishRoute { .. } => "publish",
+        Effect::WithdrawRoute { .. } => "withdraw",
+        Effect::FailInFlight { .. } => "fail",
+        Effect::Signal { .. } => "signal",
+        Effect::KillGroup { .. } => "kill",
+        Effect::ArmTimer { .. } => "arm",
+        Effect::ReleaseQuota { .. } => "release",
+        Effect::Record(_) => "record",
+    };
+    effects.iter().map(name).collect()
+}
+
+#[test]
+fn the_way_up() {
+    let mut story = Story::new();
+    assert_eq!(story.availability(), Availability::Unloaded);
+    assert_eq!(names(&story.on(Event::Wanted)), ["reserve"]);
+    assert_eq!(story.availability(), Availability::Loading);
+    let ticket = story.ticket();
+    let (generation, timer) = (Generation(1), Token(2));
+    let load_timeout = Effect::ArmTimer { token: timer, after: 60 * SECOND };
+    assert_eq!(story.on(Event::Granted { ticket }), [Effect::Spawn { generation }, load_timeout]);
+    let publish = Effect::PublishRoute { generation };
+    assert_eq!(story.on(Event::Loaded { generation }), [publish]);
+    assert_eq!(
+        story.machine.status(),
+        Status { availability: Availability::Ready, reason: String::new() }
+    );
+}
+
+#[test]
+fn the_way_down() {
+    let mut story = Story::to_ready();
+    assert_eq!(names(&story.on(Event::Unwanted)), ["withdraw", "arm"]);
+    assert_eq!(story.availability(), Availability::Unloading);
+    let generation = story.generation();
+    assert_eq!(names(&story.on(Event::Drained { generation })), ["fail", "signal", "arm"]);
+    assert_eq!(names(&story.fire()), ["kill", "arm"]);
+    assert_eq!(names(&story.fire()), ["kill", "arm"]);
+    assert_eq!(names(&story.exit(ExitClass::Signal(9))), ["release", "record"]);
+    assert_eq!(
+        story.machine.status(),
+        Status { availability: Availability::Unloaded, reason: "unloaded".into() }
+    );
+}
+
+#[test]
+fn a_denial_is_recorded_and_shown() {
+    let mut story = Story::new();
+    let _reserve = story.on(Event::Wanted);
+    let denied = Event::Denied { ticket: story.ticket(), reason: "8 GiB asked, 2 free".into() };
+    assert_eq!(names(&story.on(denied)), ["record"]);
+    assert_eq!(
+        story.machine.status(),
+        Status { availability: Availability::Unavailable, reason: "8 GiB asked, 2 free".into() }
+    );
+    assert_eq!(names(&story.on(Event::Wanted)), ["reserve"]);
+}
+
+#[test]
+fn a_grant_that_comes_after_the_reservation_was_cancelled_starts_nothing() {
+    let mut story = Story::new();
+    let _reserve = story.on(Event::Wanted);
+    let cancelled = story.ticket();
+    assert_eq!(story.on(Event::Unwanted), [Effect::CancelReserve { ticket: cancelled }]);
+    let _reserve = story.on(Event::Wanted);
+    assert_eq!(story.outcome(Event::Granted { ticket: cancelled }), STALE);
+    assert_eq!(story.name(), "reserving");
+}
+
+#[test]
+fn a_permanent_load_failure_quarantines_and_a_transient_one_restarts() {
+    let mut story = Story::to_starting();
+    assert_eq!(names(&story.load_failed(LoadFault::Permanent)), ["signal", "arm"]);
+    assert_eq!(story.availability(), Availability::Unavailable);
+    assert_eq!(names(&story.exit(ExitClass::Code(1))), ["release", "record"]);
+    assert_eq!(story.name(), "quarantined");
+    assert_eq!(story.machine.status().reason, "the model cannot be loaded: no such file");
+
+    let mut story = Story::to_starting();
+    assert_eq!(names(&story.load_failed(LoadFault::Transient)), ["signal", "arm"]);
+    assert_eq!(names(&story.exit(ExitClass::Code(1))), ["release", "record", "arm"]);
+    assert_eq!(story.name(), "backoff");
+}
+
+#[test]
+fn a_slow_load_is_stopped_and_tried_again() {
+    let mut story = Story::to_starting();
+    assert_eq!(names(&story.fire()), ["signal", "arm"]);
+    assert_eq!(story.availability(), Availability::Loading);
+    assert_eq!(names(&story.exit(ExitClass::Signal(15))), ["release", "record", "arm"]);
+    assert_eq!(story.machine.status().reason, "restarts after 1s: it did not load in time");
+    assert_eq!(names(&story.fire()), ["reserve"]);
+}
+
+#[test]
+fn a_crash_withdraws_fails_releases_and_records_in_this_order() {
+    let mut story = Story::to_ready();
+    let effects = story.exit(ExitClass::Signal(11));
+    assert_eq!(names(&effects), ["withdraw", "fail", "release", "record", "arm"]);
+    assert_eq!(story.machine.status().reason, "restarts after 1s: it was ended by signal 11");
+}
+
+#[test]
+fn an_unhealthy_worker_is_not_waited_for() {
+    let mut story = Story::to_ready();
+    let generation = story.generation();
+    let why = health::Reason::Hung { overdue: SECOND };
+    let effects = story.on(Event::Unhealthy { generation, why: why.clone() });
+    assert_eq!(names(&effects), ["withdraw", "fail", "signal", "arm"]);
+    assert_eq!(story.outcome(Event::Unhealthy { generation, why: why.clone() }), REPEAT);
+    let effects = story.exit(ExitClass::Signal(15));
+    let Some(Effect::Record(Record::Exited(record))) = effects.get(1) else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(record.cause, StopCause::Unhealthy(why));
+}
+
+#[test]
+fn unhealthy_while_draining_ends_the_patience_and_keeps_what_follows() {
+    let mut story = Story::to_draining();
+    let generation = story.generation();
+    let why = health::Reason::Hung { overdue: SECOND };
+    let effects = story.on(Event::Unhealthy { generation, why });
+    assert_eq!(names(&effects), ["fail", "signal", "arm"]);
+    let _gone = story.exit(ExitClass::Signal(15));
+    assert_eq!(story.name(), "unloaded");
+}
+
+#[test]
+fn an_exit_while_draining_fails_what_remains() {
+    let mut story = Story::to_draining();
+    assert_eq!(names(&story.exit(ExitClass::Signal(11))), ["fail", "release", "record"]);
+    assert_eq!(story.name(), "unloaded");
+}
+
+#[test]
+fn wanted_on_the_way_down_comes_back_after_the_exit() {
+    let mut story = Story::to_draining();
+    assert_eq!(story.outcome(Event::Wanted), NO_EFFECTS);
+    assert_eq!(story.outcome(Event::Wanted), REPEAT);
+    let _signal = story.fire();
+    assert_eq!(story.outcome(Event::Unwanted), NO_EFFECTS);
+    assert_eq!(story.outcome(Event::Wanted), NO_EFFECTS);
+    assert_eq!(names(&story.exit(ExitClass::Code(0))), ["release", "record", "reserve"]);
+    assert_eq!(story.name(), "reserving");
+}
+
+#[test]
+fn a_crash_loop_ends_in_quarantine_until_an_operator_acts() {
+    let mut story = Story::to_backoff();
+    for _restart in 0..2 {
+        let _reserve = story.fire();
+        let ticket = story.ticket();
+        let _spawn = story.on(Event::Granted { ticket });
+        let _crash = story.exit(ExitClass::Signal(6));
+    }
+    let expected = "gave up after 2 restarts within 60s; last: it was ended by signal 6";
+    assert_eq!(story.machine.status().reason, expected);
+    let refused = Outcome::Ignored(Ignored::Quarantined);
+    assert_eq!(story.outcome(Event::Wanted), refused);
+    assert_eq!(names(&story.on(Event::OperatorReset)), ["reserve"]);
+    let ticket = story.ticket();
+    let _spawn = story.on(Event::Granted { ticket });
+    let _crash = story.exit(ExitClass::Signal(6));
+    assert_eq!(story.name(), "backoff", "the budget was cleared");
+}
+
+#[test]
+fn the_first_crash_after_a_long_healthy_run_restarts_at_once() {
+    let mut story = Story::to_ready();
+    story.wait(30);
+    let effects = story.exit(ExitClass::Signal(11));
+    let Some(Effect::ArmTimer { after, .. }) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!(*after, Duration::ZERO);
+}
+
+#[test]
+fn a_worker_that_hung_after_a_long_healthy_run_restarts_at_once_too() {
+    let mut story = Story::to_ready();
+    story.wait(30);
+    let generation = story.generation();
+    let why = health::Reason::Hung { overdue: SECOND };
+    let _signal = story.on(Event::Unhealthy { generation, why });
+    story.wait(5);
+    let effects = story.exit(ExitClass::Code(78));
+    let Some(Effect::ArmTimer { after, .. }) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!(*after, Duration::ZERO);
+}
+
+#[test]
+fn a_reset_while_a_bad_worker_ends_gives_it_another_chance() {
+    let mut story = Story::to_starting();
+    let _signal = story.load_failed(LoadFault::Permanent);
+    assert_eq!(story.outcome(Event::Wanted), Outcome::Ignored(Ignored::Quarantined));
+    assert_eq!(story.outcome(Event::OperatorReset), NO_EFFECTS);
+    assert_eq!(names(&story.exit(ExitClass::Code(1))), ["release", "record", "reserve"]);
+}
+
+#[test]
+fn a_reset_cuts_a_delay_short() {
+    let mut story = Story::to_backoff();
+    let delay = story.timer();
+    assert_eq!(names(&story.on(Event::OperatorReset)), ["reserve"]);
+    assert_eq!(story.outcome(Event::Timer { token: delay }), STALE);
+}
+
+#[test]
+fn unwanted_ends_backoff_and_quarantine() {
+    for mut story in [Story::to_backoff(), Story::to_quarantined()] {
+        assert_eq!(story.outcome(Event::Unwanted), NO_EFFECTS);
+        assert_eq!(story.name(), "unloaded");
+    }
+}
+
+#[test]
+fn a_second_request_to_stop_skips_to_the_kill() {
+    let stop_now = |story: &mut Story| names(&story.on(Event::StopNow));
+    assert_eq!(stop_now(&mut Story::to_starting()), ["kill", "arm"]);
+    assert_eq!(stop_now(&mut Story::to_ready()), ["withdraw", "fail", "kill", "arm"]);
+    let mut story = Story::to_draining();
+    assert_eq!(stop_now(&mut story), ["fail", "kill", "arm"]);
+    assert_eq!(story.outcome(Event::StopNow), REPEAT);
+    let mut story = Story::to_draining();
+    let _signal = story.fire();
+    assert_eq!(stop_now(&mut story), ["kill", "arm"]);
+    assert_eq!(names(&story.exit(ExitClass::Signal(9))), ["release", "record"]);
+    assert_eq!(story.name(), "unloaded");
+}
+
+#[test]
+fn what_is_stale_or_has_no_meaning_is_counted() {
+    let mut story = Story::to_ready();
+    let old = Generation(0);
+    assert_eq!(story.outcome(Event::Drained { generation: old }), STALE);
+    assert_eq!(story.outcome(Event::Timer { token: Token(2) }), STALE);
+    assert_eq!(story.outcome(Event::Loaded { generation: Generation(1) }), UNLISTED);
+    assert_eq!(story.outcome(Event::Wanted), REPEAT);
+    let expected = IgnoredCounts { repeats: 1, stale: 2, quarantined: 0, unlisted: 1 };
+    assert_eq!(story.machine.ignored(), expected);
+}
+
+#[test]
+fn a_new_policy_counts_from_the_next_timer_on() {
+    let mut story = Story::to_ready();
+    story.machine.set_policy(Policy { drain_timeout: 7 * SECOND, ..policy() });
+    let effects = story.on(Event::Unwanted);
+    let Some(Effect::ArmTimer { after, .. }) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!(*after, 7 * SECOND);
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let generation = || (0_u64..6).prop_map(Generation);
+    let ticket = || (0_u64..12).prop_map(Ticket);
+    let message = || Just("x".to_owned());
+    let class = prop_oneof![Just(ExitClass::Signal(9)), Just(ExitClass::Code(78))];
+    let exit = class.prop_map(|class| ExitReport { class, detail: String::new() });
+    let fault = prop_oneof![Just(LoadFault::Transient), Just(LoadFault::Permanent)];
+    let why = health::Reason::Hung { overdue: SECOND };
+    prop_oneof![
+        4 => Just(Event::Wanted),
+        1 => Just(Event::Unwanted),
+        1 => Just(Event::StopNow),
+        1 => Just(Event::OperatorReset),
+        4 => ticket().prop_map(|ticket| Event::Granted { ticket }),
+        1 => ticket().prop_map(|ticket| Event::Denied { ticket, reason: "full".into() }),
+        4 => generation().prop_map(|generation| Event::Loaded { generation }),
+        1 => (generation(), fault, message()).prop_map(|(generation, fault, message)| {
+            Event::LoadFailed { generation, fault, message }
+        }),
+        1 => generation().prop_map(move |generation| Event::Unhealthy { generation, why: why.clone() }),
+        1 => generation().prop_map(|generation| Event::Drained { generation }),
+        1 => (generation(), exit).prop_map(|(generation, exit)| {
+            Event::Exited { generation, exit, jitter: Jitter::NONE }
+        }),
+        1 => (0_u64..30).prop_map(|token| Event::Timer { token: Token(token) }),
+    ]
+}
+
+proptest! {
+    /// Whatever comes, in whatever order, with whatever numbers: what is ignored changes nothing,
+    /// and each grant that was taken up is released once.
+    #[test]
+    fn no_sequence_of_events_breaks_the_books(events in prop::collection::vec(any_event(), 0..200)) {
+        let mut machine = Machine::new(policy());
+        let mut spawned = Vec::new();
+        let mut released = Vec::new();
+        for (second, event) in (0_u64..).zip(events) {
+            let before = machine.state().clone();
+            let outcome = machine.on(event, at(second));
+            if let Outcome::Ignored(_) = outcome {
+                prop_assert_eq!(machine.state(), &before);
+            }
+            for effect in outcome.into_effects() {
+                if let Effect::ReleaseQuota { ticket } = effect {
+                    released.push(ticket);
+                } else if let Effect::Spawn { .. } = effect {
+                    spawned.extend(machine.state().worker().map(|worker| worker.ticket));
+                }
+            }
+        }
+        spawned.retain(|ticket| machine.state().worker().map(|worker| worker.ticket) != Some(*ticket));
+        prop_assert_eq!(spawned, released);
+    }
+
+    #[test]
+    fn requests_to_stop_can_be_repeated_in_every_state(
+        events in prop::collection::vec(any_event(), 0..100),
+    ) {
+        let mut machine = Machine::new(policy());
+        for (second, event) in (0_u64..).zip(events) {
+            let _effects = machine.on(event, at(second));
+            for request in [Event::Unwanted, Event::StopNow] {
+                let mut stopped = machine.clone();
+                let _first = stopped.on(request.clone(), at(second));
+                let state = stopped.state().clone();
+                prop_assert_eq!(stopped.on(request, at(second)), REPEAT);
+                prop_assert_eq!(stopped.state(), &state);
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The life of one instance, from wanted to gone; pure.
+//!
+//! Owns what may follow what ([`Machine`]), how often a crashed worker comes back
+//! ([`restart::RestartBudget`]), and the words for both. It starts, signals and waits for nothing:
+//! a task feeds it [`Event`]s and carries out the [`Effect`]s, in order. Replacing a version is two
+//! machines: the new one becomes ready, the route moves, the old one becomes unwanted.
+//!
+//! ```text
+//! up        Unloaded ──wanted──► Reserving ──granted──► Starting ──loaded──► Ready
+//!              ▲                     │                   │   │              │  │  │
+//!              └──denied, unwanted───┘      failed,timer,│   │      unwanted│  │  │
+//!                                      unhealthy,unwanted│   │              ▼  │  │
+//! down                  ┌──────┐                         │   │      Draining(t)│  │
+//!            timer: kill│      ▼                         │   │        │   │    │  │
+//!                       └── Stopping(t) ◄────────────────┘   │        │   │    │  │
+//!                             │   ▲ ▲                        │        │   │    │  │
+//!                             │   │ └─empty,timer,unhealthy──┼────────┘   │    │  │
+//!                             │   └───unhealthy──────────────┼────────────┼────┘  │
+//!                             │                              │            │       │
+//! exited                      ▼                              ▼            ▼       ▼
+//!                             t                           restart         t    restart
+//!
+//!           t = Unloaded   ──► Unloaded             Backoff     ──timer──────────► Reserving
+//!           t = Reserving  ──► Reserving            Backoff     ──unwanted───────► Unloaded
+//!           t = Quarantined ─► Quarantined          Quarantined ──operator reset─► Reserving
+//!           t = Backoff    ──► restart              Quarantined ──unwanted───────► Unloaded
+//!           restart ──► Backoff while the budget lasts, else Quarantined
+//! ```
+//!
+//! - Unloaded → Reserving: somebody wants the model; its memory is asked for first.
+//! - Reserving → Starting: the memory is granted; a new generation is spawned and has so long to load.
+//! - Reserving → Unloaded: the memory is denied, which is recorded; or nobody wants it any more, and
+//!   the reservation is taken back, granted or not.
+//! - Starting → Ready: the model is loaded, and only now is the route published.
+//! - Starting → Stopping(Quarantined): the load failed in a way that a repeat would not mend.
+//! - Starting → Stopping(Backoff): the load failed otherwise, took too long, or broke the protocol.
+//! - Starting → Stopping(Unloaded): unwanted before it was loaded.
+//! - Ready → Draining(Unloaded): unwanted; the route goes first, what is in flight may finish.
+//! - Ready → Stopping(Backoff): unhealthy; nobody waits for it, what is in flight fails.
+//! - Draining(t) → Stopping(t): nothing is in flight, patience is over, or it turned unhealthy.
+//! - Stopping → Stopping: the grace is over; the whole group is killed, again each time the timer
+//!   fires, until the exit is seen.
+//! - Starting, Ready → *restart*: it exited by itself.
+//! - Draining(t), Stopping(t) → t: it exited; `t = Backoff` means *restart*.
+//! - *restart* → Backoff while the budget lasts, else Quarantined.
+//! - Backoff → Reserving: the delay is over.
+//! - Backoff, Quarantined → Unloaded: unwanted.
+//! - Quarantined → Reserving: an operator reset; the budget starts anew. In Backoff it cuts the delay
+//!   short, on the way into either it makes `t = Reserving`, elsewhere it only clears the budget.
+//! - Draining, Stopping(Unloaded) with wanted: `t = Reserving`. Draining, Stopping(any) with
+//!   unwanted: `t = Unloaded`. The road down is not left halfway; only what follows it changes.
+//! - Stop now, the second request to stop, goes from every live state to Stopping(Unloaded) with the
+//!   kill already sent; elsewhere it is the same as unwanted.
+//!
+//! Whatever leaves Ready first withdraws the route and, if it does not drain, fails what is in
+//! flight; whatever leaves Draining fails what remains. Memory is given back when the exit has been
+//! seen, because only then is it free. Any pair not named here is ignored and counted.
+
+pub mod effect;
+pub mod event;
+pub mod machine;
+pub mod restart;
+pub mod state;
+
+pub use effect::{Effect, Effects, ExitRecord, Record, StopCause};
+pub use event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};
+pub use machine::{Ignored, IgnoredCounts, Machine, Outcome, Policy};
+pub use restart::{Backoff, Jitter, NoRestart, RestartPolicy};
+pub use state::{Availability, Quarantine, State, Status, Then, Worker};
