@@ -2,6 +2,8 @@
 //!
 //! - [`control`]: commands from the supervisor down to a worker, facts from a worker up.
 //! - [`codec`]: the one place that turns them into bytes, with a size limit in both directions.
+//! - [`model_config`]: Triton's `ModelConfig`, the content of a `config.pbtxt`.
 
 pub mod codec;
 pub mod control;
+pub mod model_config;

@@ -1,0 +1,220 @@
+//! Second pass: values within their ranges, and sections that agree with each other.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use shared::id::ModelName;
+use shared::limits::MAX_TENSOR_BYTES;
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::check_models;
+use super::flat;
+use super::raw::{Raw, RawHttp, RawLimits, RawLog, RawRepository};
+use super::reader::Reader;
+use super::settings::{
+    Config, Http, Limits, Log, LogFormat, Repository, RepositoryControl, Required, Shutdown,
+    Startup, Symlinks,
+};
+use super::value::Size;
+
+/// Every timeout: long enough to mean something, short enough to be a timeout.
+pub(super) const TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+const CONNECTIONS: RangeInclusive<u32> = 1..=65_535;
+const BODY: RangeInclusive<Size> = Size(1 << 10)..=Size(MAX_TENSOR_BYTES);
+const CHUNKS: RangeInclusive<u32> = 1..=1 << 24;
+/// The JSON parser itself stops at 128.
+const JSON_DEPTH: RangeInclusive<u16> = 4..=127;
+const MODELS: RangeInclusive<u32> = 1..=10_000;
+const WORKERS: RangeInclusive<u32> = 1..=10_000;
+const ARENA_MEMORY: RangeInclusive<Size> = Size(1 << 20)..=Size(1 << 44);
+const THREADS: RangeInclusive<u16> = 1..=256;
+const RUNTIME_FILE: &str = ".run/bulkhead.json";
+
+/// Reads everything; what was wrong is in the reader, and has its default in the result.
+pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
+    let defaults = check_models::defaults(reader, raw);
+    let models = check_models::models(reader, raw, &defaults);
+    let limits = limits(reader, &raw.limits);
+    check_models::fit(reader, "worker", &defaults, limits.arena_memory);
+    for (name, settings) in &models {
+        check_models::fit(reader, &flat::section(name), settings, limits.arena_memory);
+    }
+    let drain = Shutdown::default().drain_timeout;
+    let drain_raw = raw.shutdown.drain_timeout.as_ref();
+    Config {
+        runtime_file: reader.path("runtime_file", raw.runtime_file.as_ref(), RUNTIME_FILE),
+        log: log(reader, &raw.log),
+        http: http(reader, &raw.http),
+        limits,
+        repository: repository(reader, &raw.repository),
+        shutdown: Shutdown {
+            drain_timeout: reader.quantity("shutdown.drain_timeout", drain_raw, &TIMEOUT, drain),
+        },
+        defaults,
+        models,
+    }
+}
+
+fn log(reader: &mut Reader, raw: &RawLog) -> Log {
+    let default = Log::default();
+    let format = reader.parsed(
+        "log.format",
+        raw.format.as_ref(),
+        "\"auto\", \"human\" or \"json\"",
+        |value| match value.as_str()? {
+            "auto" => Some(LogFormat::Auto),
+            "human" => Some(LogFormat::Human),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        },
+    );
+    let filter = reader.parsed(
+        "log.filter",
+        raw.filter.as_ref(),
+        "a level (off, error, warn, info, debug, trace) or directives as \
+         \"info,supervisor::lane=debug\"",
+        |value| value.as_str().filter(|text| is_filter(text)).map(str::to_owned),
+    );
+    Log { format: format.unwrap_or(default.format), filter: filter.unwrap_or(default.filter) }
+}
+
+fn is_filter(text: &str) -> bool {
+    !text.trim().is_empty() && EnvFilter::builder().parse(text).is_ok()
+}
+
+fn http(reader: &mut Reader, raw: &RawHttp) -> Http {
+    let default = Http::default();
+    let listen = reader.parsed(
+        "http.listen",
+        raw.listen.as_ref(),
+        "an IP address and a port from 0 (any free one) to 65535, as \"127.0.0.1:8000\" or \
+         \"[::1]:0\"",
+        |value| value.as_str()?.parse::<SocketAddr>().ok(),
+    );
+    let control = reader.parsed(
+        "http.repository_control",
+        raw.repository_control.as_ref(),
+        "true, false or \"loopback\"",
+        repository_control,
+    );
+    let mut timeout = |key: &str, raw: &Option<Value>, default: Duration| {
+        reader.quantity(&format!("http.{key}"), raw.as_ref(), &TIMEOUT, default)
+    };
+    Http {
+        listen: listen.unwrap_or(default.listen),
+        header_timeout: timeout("header_timeout", &raw.header_timeout, default.header_timeout),
+        body_timeout: timeout("body_timeout", &raw.body_timeout, default.body_timeout),
+        stall_timeout: timeout("stall_timeout", &raw.stall_timeout, default.stall_timeout),
+        idle_timeout: timeout("idle_timeout", &raw.idle_timeout, default.idle_timeout),
+        max_connections: reader.quantity(
+            "http.max_connections",
+            raw.max_connections.as_ref(),
+            &CONNECTIONS,
+            default.max_connections,
+        ),
+        repository_control: control.unwrap_or(default.repository_control),
+    }
+}
+
+fn repository_control(value: &Value) -> Option<RepositoryControl> {
+    match (value.as_bool(), value.as_str()) {
+        (Some(true), _) => Some(RepositoryControl::Allowed),
+        (Some(false), _) => Some(RepositoryControl::Denied),
+        (None, Some("loopback")) => Some(RepositoryControl::Loopback),
+        (None, _) => None,
+    }
+}
+
+fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {
+    let default = Limits::default();
+    let mut size = |key: &str, raw: &Option<Value>, range, default| {
+        reader.quantity(&format!("limits.{key}"), raw.as_ref(), range, Size(default)).0
+    };
+    let max_body = size("max_body", &raw.max_body, &BODY, default.max_body);
+    let max_decompressed =
+        size("max_decompressed", &raw.max_decompressed, &BODY, default.max_decompressed);
+    let arena_memory = size("arena_memory", &raw.arena_memory, &ARENA_MEMORY, default.arena_memory);
+    let mut count = |key: &str, raw: &Option<Value>, range, default| {
+        reader.quantity(&format!("limits.{key}"), raw.as_ref(), range, default)
+    };
+    Limits {
+        max_body,
+        max_decompressed,
+        max_chunks: count("max_chunks", &raw.max_chunks, &CHUNKS, default.max_chunks),
+        max_models: count("max_models", &raw.max_models, &MODELS, default.max_models),
+        max_workers: count("max_workers", &raw.max_workers, &WORKERS, default.max_workers),
+        max_json_depth: reader.quantity(
+            "limits.max_json_depth",
+            raw.max_json_depth.as_ref(),
+            &JSON_DEPTH,
+            default.max_json_depth,
+        ),
+        arena_memory,
+        threads: reader.auto("limits.threads", raw.threads.as_ref(), &THREADS, default.threads),
+    }
+}
+
+fn repository(reader: &mut Reader, raw: &RawRepository) -> Repository {
+    let startup = startup(reader, raw);
+    let required = required(reader, raw, &startup);
+    let follow = reader.parsed(
+        "repository.follow_symlinks",
+        raw.follow_symlinks.as_ref(),
+        "true or false",
+        Value::as_bool,
+    );
+    Repository {
+        paths: reader.paths("repository.paths", raw.paths.as_ref()),
+        startup,
+        required,
+        symlinks: if follow == Some(true) { Symlinks::Follow } else { Symlinks::Inside },
+    }
+}
+
+fn startup(reader: &mut Reader, raw: &RawRepository) -> Startup {
+    let key = "repository.startup";
+    match raw.startup.as_ref() {
+        None => Repository::default().startup,
+        Some(Value::Array(list)) => Startup::Listed(reader.names(key, list)),
+        Some(value) => match value.as_str() {
+            Some("all") => Startup::All,
+            Some("none") => Startup::None,
+            Some(_) | None => {
+                reader.refuse(key, value, "\"all\", \"none\" or a list of models".to_owned());
+                Startup::All
+            }
+        },
+    }
+}
+
+fn required(reader: &mut Reader, raw: &RawRepository, startup: &Startup) -> Required {
+    let key = "repository.required";
+    match raw.required.as_ref() {
+        None => Repository::default().required,
+        Some(value @ Value::Array(list)) => {
+            let names = reader.names(key, list);
+            for name in never_ready(&names, startup) {
+                reader.conflict(key, value, format!("repository.startup does not load {name}"));
+            }
+            Required::Listed(names)
+        }
+        Some(value) if value.as_str() == Some("startup") => Required::Startup,
+        Some(value) => {
+            reader.refuse(key, value, "\"startup\" or a list of models".to_owned());
+            Required::Startup
+        }
+    }
+}
+
+/// With models that nothing loads at the start a server that was told to load its models itself
+/// would never be ready. `"none"` is different: there somebody else loads them.
+fn never_ready<'a>(names: &'a BTreeSet<ModelName>, startup: &'a Startup) -> Vec<&'a ModelName> {
+    match startup {
+        Startup::All | Startup::None => Vec::new(),
+        Startup::Listed(listed) => names.difference(listed).collect(),
+    }
+}

@@ -1,0 +1,103 @@
+//! What holds where a configuration says nothing; `config.toml` says the same.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::settings::{
+    Backoff, Http, Limits, Log, LogFormat, Repository, RepositoryControl, Required,
+    RestartSettings, Shutdown, SlotSize, Startup, Symlinks, WorkerSettings,
+};
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+            max_connections: 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(120),
+            stall_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            repository_control: RepositoryControl::Loopback,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body: 64 << 20,
+            max_decompressed: 64 << 20,
+            max_chunks: 65_536,
+            max_json_depth: 100,
+            max_models: 256,
+            max_workers: 256,
+            arena_memory: 4 << 30,
+            threads: None,
+        }
+    }
+}
+
+impl Default for Repository {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            startup: Startup::All,
+            required: Required::Startup,
+            symlinks: Symlinks::Inside,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain_timeout: Duration::from_secs(25) }
+    }
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            instances: None,
+            threads: 1,
+            slots: 16,
+            slot_size: SlotSize::Auto,
+            queue: 256,
+            load_timeout: Duration::from_secs(60),
+            infer_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(10),
+            log_lines_per_second: 100,
+            log_line_bytes: 4096,
+            log_tail_lines: 20,
+        }
+    }
+}
+
+impl Default for RestartSettings {
+    fn default() -> Self {
+        Self {
+            max_restarts: 5,
+            window: Duration::from_secs(60),
+            backoff: Backoff::default(),
+            reset_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(100),
+            factor: 2.0,
+            max: Duration::from_secs(30),
+            jitter: 0.2,
+        }
+    }
+}

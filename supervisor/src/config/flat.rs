@@ -1,0 +1,184 @@
+//! A configuration as a list of keys and values, each with what a change of it takes.
+
+use std::path::Path;
+
+use shared::id::ModelName;
+
+use super::schema;
+use super::settings::{
+    Config, Enabled, LogFormat, ModelSettings, RepositoryControl, Required, SlotSize, Startup,
+    Symlinks,
+};
+use super::value::{show_duration, show_names, show_size};
+
+/// One key and its value, both as they would stand in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub value: String,
+    pub effect: Effect,
+}
+
+/// What it takes for a changed value to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Holds for what comes next: requests, connections, starts of workers.
+    Live,
+    /// New workers for the models that it touches.
+    Workers,
+    /// A restart of the server.
+    Server,
+}
+
+impl Config {
+    /// Every key with its value; for models, the sections that the configuration has.
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut list = List::default();
+        list.add("runtime_file", path(&self.runtime_file), Effect::Server);
+        self.add_log_and_http(&mut list);
+        self.add_limits(&mut list);
+        self.add_repository(&mut list);
+        list.add_model("worker", "restart", &self.defaults);
+        let drain = quote(&show_duration(self.shutdown.drain_timeout));
+        list.add("shutdown.drain_timeout", drain, Effect::Live);
+        for (name, settings) in &self.models {
+            let at = section(name);
+            list.add_model(&at, &format!("{at}.restart"), settings);
+            let enabled = settings.enabled == Enabled::Yes;
+            list.add(&format!("{at}.enabled"), enabled.to_string(), Effect::Workers);
+        }
+        list.0
+    }
+
+    fn add_log_and_http(&self, list: &mut List) {
+        let format = match self.log.format {
+            LogFormat::Auto => "auto",
+            LogFormat::Human => "human",
+            LogFormat::Json => "json",
+        };
+        list.add("log.format", quote(format), Effect::Server);
+        list.add("log.filter", quote(&self.log.filter), Effect::Server);
+        let http = &self.http;
+        let control = match http.repository_control {
+            RepositoryControl::Loopback => quote("loopback"),
+            RepositoryControl::Allowed => "true".to_owned(),
+            RepositoryControl::Denied => "false".to_owned(),
+        };
+        list.add("http.listen", quote(&http.listen.to_string()), Effect::Server);
+        list.add("http.max_connections", http.max_connections.to_string(), Effect::Live);
+        for (key, value) in [
+            ("http.header_timeout", http.header_timeout),
+            ("http.body_timeout", http.body_timeout),
+            ("http.stall_timeout", http.stall_timeout),
+            ("http.idle_timeout", http.idle_timeout),
+        ] {
+            list.add(key, quote(&show_duration(value)), Effect::Live);
+        }
+        list.add("http.repository_control", control, Effect::Live);
+    }
+
+    fn add_limits(&self, list: &mut List) {
+        let limits = &self.limits;
+        let threads = limits.threads.map_or_else(|| quote("auto"), |n| n.to_string());
+        list.add("limits.max_body", quote(&show_size(limits.max_body)), Effect::Live);
+        list.add(
+            "limits.max_decompressed",
+            quote(&show_size(limits.max_decompressed)),
+            Effect::Live,
+        );
+        list.add("limits.max_chunks", limits.max_chunks.to_string(), Effect::Live);
+        list.add("limits.max_json_depth", limits.max_json_depth.to_string(), Effect::Live);
+        list.add("limits.max_models", limits.max_models.to_string(), Effect::Live);
+        list.add("limits.max_workers", limits.max_workers.to_string(), Effect::Live);
+        list.add("limits.arena_memory", quote(&show_size(limits.arena_memory)), Effect::Live);
+        list.add("limits.threads", threads, Effect::Server);
+    }
+
+    fn add_repository(&self, list: &mut List) {
+        let repository = &self.repository;
+        let paths: Vec<String> = repository.paths.iter().map(|p| path(p)).collect();
+        let startup = match &repository.startup {
+            Startup::All => quote("all"),
+            Startup::None => quote("none"),
+            Startup::Listed(names) => show_names(names.iter().map(ModelName::as_str)),
+        };
+        let required = match &repository.required {
+            Required::Startup => quote("startup"),
+            Required::Listed(names) => show_names(names.iter().map(ModelName::as_str)),
+        };
+        let follow = repository.symlinks == Symlinks::Follow;
+        list.add("repository.paths", format!("[{}]", paths.join(", ")), Effect::Live);
+        list.add("repository.startup", startup, Effect::Live);
+        list.add("repository.required", required, Effect::Live);
+        list.add("repository.follow_symlinks", follow.to_string(), Effect::Live);
+    }
+}
+
+/// The section of one model.
+pub(super) fn section(name: &ModelName) -> String {
+    schema::join(&["models", name.as_str()])
+}
+
+#[derive(Default)]
+struct List(Vec<Entry>);
+
+impl List {
+    fn add(&mut self, key: &str, value: String, effect: Effect) {
+        self.0.push(Entry { key: key.to_owned(), value, effect });
+    }
+
+    fn add_model(&mut self, at: &str, restart_at: &str, settings: &ModelSettings) {
+        let worker = &settings.worker;
+        let instances = worker.instances.map_or_else(|| quote("auto"), |n| n.to_string());
+        let slot_size = match worker.slot_size {
+            SlotSize::Auto => quote("auto"),
+            SlotSize::Bytes(bytes) => quote(&show_size(bytes)),
+        };
+        for (key, value, effect) in [
+            ("instances", instances, Effect::Workers),
+            ("threads", worker.threads.to_string(), Effect::Workers),
+            ("slots", worker.slots.to_string(), Effect::Workers),
+            ("slot_size", slot_size, Effect::Workers),
+            ("queue", worker.queue.to_string(), Effect::Live),
+            ("log_lines_per_second", worker.log_lines_per_second.to_string(), Effect::Workers),
+            ("log_line_bytes", quote(&show_size(worker.log_line_bytes)), Effect::Workers),
+            ("log_tail_lines", worker.log_tail_lines.to_string(), Effect::Workers),
+        ] {
+            self.add(&format!("{at}.{key}"), value, effect);
+        }
+        for (key, value) in [
+            ("load_timeout", worker.load_timeout),
+            ("infer_timeout", worker.infer_timeout),
+            ("drain_timeout", worker.drain_timeout),
+            ("stop_timeout", worker.stop_timeout),
+            ("handshake_timeout", worker.handshake_timeout),
+        ] {
+            self.add(&format!("{at}.{key}"), quote(&show_duration(value)), Effect::Live);
+        }
+        self.add_restart(restart_at, settings);
+    }
+
+    fn add_restart(&mut self, at: &str, settings: &ModelSettings) {
+        let restart = &settings.restart;
+        let backoff = &restart.backoff;
+        for (key, value) in [
+            ("max_restarts", restart.max_restarts.to_string()),
+            ("window", quote(&show_duration(restart.window))),
+            ("backoff.initial", quote(&show_duration(backoff.initial))),
+            ("backoff.factor", backoff.factor.to_string()),
+            ("backoff.max", quote(&show_duration(backoff.max))),
+            ("backoff.jitter", backoff.jitter.to_string()),
+            ("reset_after", quote(&show_duration(restart.reset_after))),
+        ] {
+            self.add(&format!("{at}.{key}"), value, Effect::Live);
+        }
+    }
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn path(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}

@@ -1,0 +1,86 @@
+//! From a file and overrides to a [`Config`].
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+use super::check::check;
+use super::error::{ConfigError, ConfigErrors};
+use super::overrides;
+use super::raw::Raw;
+use super::reader::{Places, Reader};
+use super::schema;
+use super::settings::Config;
+
+/// Read if no other file is named and it is there.
+pub const DEFAULT_FILE: &str = "config.toml";
+/// Largest file that is read.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+impl Config {
+    /// Reads `path`, or [`DEFAULT_FILE`] if there is one, lays `overrides` (each `KEY=VALUE`) over
+    /// it and checks the whole.
+    pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigErrors> {
+        let fail = |file: Option<&Path>, error| ConfigErrors {
+            file: file.map(Path::to_owned),
+            errors: vec![error],
+        };
+        let current = std::env::current_dir().map_err(|e| fail(path, ConfigError::Read(e)))?;
+        let file = path.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match read(&current.join(file)) {
+            Ok(text) => Some(text),
+            Err(ConfigError::Read(e)) if path.is_none() && e.kind() == io::ErrorKind::NotFound => {
+                None
+            }
+            Err(error) => return Err(fail(Some(file), error)),
+        };
+        let file = text.is_some().then_some(file);
+        let table = text.as_deref().unwrap_or_default().parse::<Table>();
+        let table = table.map_err(|e| fail(file, ConfigError::Syntax(e)))?;
+        let folder =
+            file.and_then(Path::parent).map_or_else(|| current.clone(), |p| current.join(p));
+        let source = Source { table, folder, current };
+        source
+            .check(overrides)
+            .map_err(|errors| ConfigErrors { file: file.map(Path::to_owned), errors })
+    }
+}
+
+/// A file's content and where relative paths start.
+struct Source {
+    table: Table,
+    folder: PathBuf,
+    current: PathBuf,
+}
+
+impl Source {
+    fn check(mut self, overrides: &[String]) -> Result<Config, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let overridden = overrides::apply(&mut self.table, overrides, &mut errors);
+        errors.extend(schema::remove_unknown(&mut self.table));
+        let raw: Raw = match self.table.try_into() {
+            Ok(raw) => raw,
+            Err(error) => {
+                errors.push(ConfigError::Shape(error));
+                return Err(errors);
+            }
+        };
+        let places = Places { file: self.folder, current: self.current, overridden };
+        let mut reader = Reader::new(places);
+        let config = check(&mut reader, &raw);
+        errors.append(&mut reader.errors);
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let file = File::open(path).map_err(ConfigError::Read)?;
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(ConfigError::Read)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge(MAX_FILE_BYTES));
+    }
+    Ok(text)
+}

@@ -1,0 +1,137 @@
+//! First pass: the right keys with any values.
+//!
+//! Values stay TOML here, so that a wrong type is reported in the same way, and together with, a
+//! value out of range.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+/// A section whose keys can be listed, because the schema and the tests need their names.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($key:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $name {
+            $(pub(super) $key: Option<Value>,)+
+        }
+
+        impl $name {
+            pub(super) const KEYS: &[&str] = &[$(stringify!($key)),+];
+        }
+    };
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) runtime_file: Option<Value>,
+    pub(super) log: RawLog,
+    pub(super) http: RawHttp,
+    pub(super) limits: RawLimits,
+    pub(super) repository: RawRepository,
+    pub(super) worker: RawWorker,
+    pub(super) restart: RawRestart,
+    pub(super) shutdown: RawShutdown,
+    pub(super) models: BTreeMap<String, RawModel>,
+}
+
+impl Raw {
+    pub(super) const KEYS: &[&str] = &[
+        "runtime_file",
+        "log",
+        "http",
+        "limits",
+        "repository",
+        "worker",
+        "restart",
+        "shutdown",
+        "models",
+    ];
+}
+
+section!(RawLog { format, filter });
+
+section!(RawHttp {
+    listen,
+    max_connections,
+    header_timeout,
+    body_timeout,
+    stall_timeout,
+    idle_timeout,
+    repository_control,
+});
+
+section!(RawLimits {
+    max_body,
+    max_decompressed,
+    max_chunks,
+    max_json_depth,
+    max_models,
+    max_workers,
+    arena_memory,
+    threads,
+});
+
+section!(RawRepository { paths, startup, required, follow_symlinks });
+
+section!(RawWorker {
+    instances,
+    threads,
+    slots,
+    slot_size,
+    queue,
+    load_timeout,
+    infer_timeout,
+    drain_timeout,
+    stop_timeout,
+    handshake_timeout,
+    log_lines_per_second,
+    log_line_bytes,
+    log_tail_lines,
+});
+
+section!(RawShutdown { drain_timeout });
+
+section!(RawBackoff { initial, factor, max, jitter });
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRestart {
+    pub(super) max_restarts: Option<Value>,
+    pub(super) window: Option<Value>,
+    pub(super) backoff: RawBackoff,
+    pub(super) reset_after: Option<Value>,
+}
+
+impl RawRestart {
+    pub(super) const KEYS: &[&str] = &["max_restarts", "window", "backoff", "reset_after"];
+}
+
+/// `[models.NAME]`: the keys of `[worker]`, and two of its own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "Table")]
+pub(super) struct RawModel {
+    pub(super) enabled: Option<Value>,
+    pub(super) restart: RawRestart,
+    pub(super) worker: RawWorker,
+}
+
+impl RawModel {
+    /// Beside those of [`RawWorker`].
+    pub(super) const KEYS: &[&str] = &["enabled", "restart"];
+}
+
+/// By hand, because serde's `flatten` does not go with `deny_unknown_fields`.
+impl TryFrom<Table> for RawModel {
+    type Error = toml::de::Error;
+
+    fn try_from(mut table: Table) -> Result<Self, Self::Error> {
+        let enabled = table.remove("enabled");
+        let restart = table.remove("restart").map(Value::try_into).transpose()?;
+        let worker = table.try_into()?;
+        Ok(Self { enabled, restart: restart.unwrap_or_default(), worker })
+    }
+}

@@ -1,0 +1,229 @@
+//! The checked configuration. Every value is within its range; paths are absolute.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shared::id::ModelName;
+
+/// Everything that an operator may choose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the addresses in use are written.
+    pub runtime_file: PathBuf,
+    pub log: Log,
+    pub http: Http,
+    pub limits: Limits,
+    pub repository: Repository,
+    pub shutdown: Shutdown,
+    /// What a model without a section of its own gets.
+    pub(super) defaults: ModelSettings,
+    /// `[models.NAME]`, completed from the defaults.
+    pub(super) models: BTreeMap<ModelName, ModelSettings>,
+}
+
+impl Config {
+    /// The settings of one model: its own section over `[worker]` and `[restart]`.
+    pub fn model(&self, name: &ModelName) -> &ModelSettings {
+        self.models.get(name).unwrap_or(&self.defaults)
+    }
+
+    /// The models that have a section of their own, whether or not they exist in a repository.
+    pub fn configured_models(&self) -> impl Iterator<Item = &ModelName> {
+        self.models.keys()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// Directives of the tracing subscriber, as `info` or `info,supervisor::lane=debug`.
+    pub filter: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person on a terminal, JSON otherwise.
+    Auto,
+    Human,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    pub max_connections: u32,
+    /// From the first byte of a request to the end of its headers.
+    pub header_timeout: Duration,
+    /// From the end of the headers to the end of the body.
+    pub body_timeout: Duration,
+    /// Longest gap between two pieces of a body.
+    pub stall_timeout: Duration,
+    /// How long a connection may rest between two requests.
+    pub idle_timeout: Duration,
+    pub repository_control: RepositoryControl,
+}
+
+/// Who may load and unload models over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepositoryControl {
+    /// Everyone who reaches the listener, if that is bound to a loopback address; otherwise no one.
+    Loopback,
+    Allowed,
+    Denied,
+}
+
+impl RepositoryControl {
+    /// Whether a listener that is bound to `bound` may load and unload models.
+    pub fn allows(self, bound: SocketAddr) -> bool {
+        match self {
+            Self::Loopback => bound.ip().to_canonical().is_loopback(),
+            Self::Allowed => true,
+            Self::Denied => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one request's body as it arrives.
+    pub max_body: usize,
+    /// Bytes of one request's body after it was decompressed.
+    pub max_decompressed: usize,
+    /// Pieces of one chunked body.
+    pub max_chunks: u32,
+    pub max_json_depth: u16,
+    pub max_models: u32,
+    pub max_workers: u32,
+    /// Bytes of the request and response slots of all workers together.
+    pub arena_memory: usize,
+    /// Threads of the supervisor's runtime; `None` is one per core.
+    pub threads: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// Folders of model folders, absolute; the order says nothing.
+    pub paths: Vec<PathBuf>,
+    pub startup: Startup,
+    pub required: Required,
+    pub symlinks: Symlinks,
+}
+
+/// Which models are loaded when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Startup {
+    All,
+    None,
+    Listed(BTreeSet<ModelName>),
+}
+
+impl Startup {
+    pub fn includes(&self, name: &ModelName) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Listed(names) => names.contains(name),
+        }
+    }
+}
+
+/// Which models must be ready before the server says that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Required {
+    /// Each model that `startup` loads.
+    Startup,
+    Listed(BTreeSet<ModelName>),
+}
+
+/// What a symbolic link in a repository may point to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symlinks {
+    /// Only what is inside the same repository.
+    Inside,
+    /// Anything.
+    Follow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long requests may take to finish after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// What holds for one model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelSettings {
+    pub enabled: Enabled,
+    pub worker: WorkerSettings,
+    pub restart: RestartSettings,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enabled {
+    #[default]
+    Yes,
+    /// Listed as unavailable; it cannot be loaded.
+    No,
+}
+
+/// How the workers of one model run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerSettings {
+    /// Workers per version; `None` takes the counts of `instance_group` in `config.pbtxt`, or 1.
+    pub instances: Option<u16>,
+    /// Threads that one inference may use.
+    pub threads: u16,
+    /// Requests that one worker can hold at a time.
+    pub slots: u16,
+    pub slot_size: SlotSize,
+    /// Requests that may wait for a slot of this model; more are refused.
+    pub queue: u32,
+    /// From the handshake to a model that is loaded and warm.
+    pub load_timeout: Duration,
+    /// From admission to reply.
+    pub infer_timeout: Duration,
+    /// How long an unload waits for requests in flight.
+    pub drain_timeout: Duration,
+    /// From the signal that asks a worker to exit to the one that does not ask.
+    pub stop_timeout: Duration,
+    /// From the start of a process to its first sign of life.
+    pub handshake_timeout: Duration,
+    /// Lines of a worker's output that are forwarded each second; what is more is counted.
+    pub log_lines_per_second: u32,
+    /// Longest line that is forwarded whole.
+    pub log_line_bytes: usize,
+    /// Last lines that are kept for the report of an exit.
+    pub log_tail_lines: u16,
+}
+
+/// Bytes of a slot's data area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotSize {
+    /// From the shapes in `config.pbtxt` (see `repository::geometry`).
+    Auto,
+    Bytes(usize),
+}
+
+/// When a worker that exited is started again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RestartSettings {
+    /// Restarts within `window` before the model is quarantined; 0 quarantines at the first exit.
+    pub max_restarts: u32,
+    pub window: Duration,
+    pub backoff: Backoff,
+    /// After this long without an exit the next one restarts at once, as if it were the first.
+    pub reset_after: Duration,
+}
+
+/// How long to wait before a restart: `initial`, then `factor` times longer each time, up to `max`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backoff {
+    pub initial: Duration,
+    pub factor: f64,
+    pub max: Duration,
+    /// Part of the wait that is drawn at random, 0 to 1.
+    pub jitter: f64,
+}

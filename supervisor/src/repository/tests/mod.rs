@@ -1,0 +1,4 @@
+//! Texts of `config.pbtxt` and repositories on disk.
+
+mod disk;
+mod texts;
