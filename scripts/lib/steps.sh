@@ -23,7 +23,7 @@ make_once() {
     start_clock "$text"
     # Not `if ! ( ... )`: the shell forgets -e in a command whose status is looked at.
     set +e
-    (set -e && "$@") >"$log" 2>&1 </dev/null 9>&-
+    (set -e && "$@") >"$log" 2>&1 </dev/null
     status=$?
     set -e
     stop_clock
@@ -56,7 +56,7 @@ start_clock() {
 }
 
 stop_clock() {
-    [[ -n $clock ]] || return 0
+    [[ -n ${clock:-} ]] || return 0
     kill "$clock" 2>/dev/null || true
     wait "$clock" 2>/dev/null || true
     printf '\r\033[K' >&2
