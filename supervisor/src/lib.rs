@@ -5,6 +5,7 @@ pub mod config;
 pub mod health;
 pub mod lane;
 pub mod lifecycle;
+pub mod process;
 pub mod quota;
 pub mod repository;
 pub mod request;

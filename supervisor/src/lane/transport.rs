@@ -159,6 +159,10 @@ impl Lane {
         self.socket.as_fd()
     }
 
+    pub fn slots(&self) -> u16 {
+        u16::try_from(self.requests.geometry().slots()).expect("at most MAX_SLOTS")
+    }
+
     /// The bytes of one slot's request data.
     pub fn slot_bytes(&self) -> usize {
         self.requests.geometry().request_bytes()

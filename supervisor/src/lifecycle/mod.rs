@@ -56,11 +56,18 @@
 //! flight; whatever leaves Draining fails what remains. Memory is given back when the exit has been
 //! seen, because only then is it free. Any pair not named here is ignored and counted.
 
+pub mod catalog;
+mod driver;
 pub mod effect;
 pub mod event;
+mod facts;
+pub mod instance;
+mod keeper;
 pub mod machine;
 pub mod restart;
 pub mod state;
+mod version;
+mod worker;
 
 pub use effect::{Effect, Effects, ExitRecord, Record, StopCause};
 pub use event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};

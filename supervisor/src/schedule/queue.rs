@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::{Acquired, Cancelled, Grant, LaneId, Pool, Released, SlotRef, WaiterId};
@@ -18,6 +18,8 @@ use crate::request::{RequestError, What};
 #[derive(Debug)]
 pub struct SlotQueue {
     inner: Mutex<Inner>,
+    /// Notified when the last waiter has left.
+    empty: Notify,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl SlotQueue {
             next_lane: 0,
             closed: None,
         };
-        Arc::new(Self { inner: Mutex::new(inner) })
+        Arc::new(Self { inner: Mutex::new(inner), empty: Notify::new() })
     }
 
     /// A place for a lane that is being built, and what that lane must tell its freed slots to.
@@ -52,9 +54,9 @@ impl SlotQueue {
     }
 
     /// Puts a lane into service. Whoever waits gets its slots first.
-    pub fn join(&self, id: LaneId, lane: &Arc<Lane>, slots: u16) {
+    pub fn join(&self, id: LaneId, lane: &Arc<Lane>) {
         let mut inner = self.lock();
-        let grants = inner.pool.join(id, slots).unwrap_or_default();
+        let grants = inner.pool.join(id, lane.slots()).unwrap_or_default();
         inner.lanes.insert(id, Arc::clone(lane));
         inner.closed = None;
         let mut served = Vec::new();
@@ -76,6 +78,17 @@ impl SlotQueue {
     /// Whether a worker is in service.
     pub fn is_served(&self) -> bool {
         !self.lock().lanes.is_empty()
+    }
+
+    /// Waits until nobody waits for a slot.
+    pub async fn nobody_waits(self: Arc<Self>) {
+        loop {
+            let notified = self.empty.notified();
+            if self.lock().waiting.is_empty() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Answers everyone who waits with `why`, and everyone who comes until a lane joins again.
@@ -158,6 +171,9 @@ impl SlotQueue {
             Cancelled::Removed => {}
             // It was served: the lease is in the channel, and goes back when that is dropped.
             Cancelled::NotWaiting => {}
+        }
+        if inner.waiting.is_empty() {
+            self.empty.notify_waiters();
         }
     }
 

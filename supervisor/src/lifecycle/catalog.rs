@@ -1,0 +1,193 @@
+//! All models: found at the start, or when somebody names one; each with a task of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::id::ModelName;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::instance::Kit;
+use super::keeper::{Ask, Done, Keeper, KeeperParts};
+use crate::config::{Config, Enabled, Required};
+use crate::repository::{ScanError, Scanner};
+use crate::request::{RequestError, What};
+use crate::route::{Demand, Routes, Wish};
+
+/// Requests that may wait for the task of one model.
+const ASKS: usize = 64;
+
+/// The models of this server.
+#[derive(Debug)]
+pub struct Catalog {
+    config: Config,
+    scanner: Scanner,
+    kit: Kit,
+    routes: Routes,
+    keepers: BTreeMap<ModelName, mpsc::Sender<Ask>>,
+}
+
+/// What the server's end asks of the catalog.
+#[derive(Debug)]
+pub enum Ending {
+    /// Unload everything; answered when no process is left.
+    Drain(oneshot::Sender<()>),
+    /// Kill everything; answered likewise.
+    Kill,
+}
+
+impl Catalog {
+    pub fn new(config: Config, kit: Kit, routes: Routes) -> Self {
+        let scanner = Scanner::new(&config);
+        Self { config, scanner, kit, routes, keepers: BTreeMap::new() }
+    }
+
+    /// Lists what the repositories hold and begins to load what the configuration names. A model
+    /// that cannot be read is listed with the reason and keeps nothing else from loading.
+    pub async fn open(&mut self) {
+        let scanner = self.scanner.clone();
+        let scan = tokio::task::spawn_blocking(move || scanner.scan()).await;
+        let scan = scan.unwrap_or_default();
+        for problem in &scan.problems {
+            warn!("repository: {problem}");
+        }
+        let mut first = BTreeSet::new();
+        for (name, found) in scan.models {
+            if let Err(error) = &found {
+                self.list_problem(&name, error);
+            }
+            let enabled = self.config.model(&name).enabled == Enabled::Yes;
+            if !enabled {
+                let reason = "disabled by the configuration";
+                self.routes.update(&name, |entry| entry.problem = Some(reason.to_owned()));
+            }
+            let wanted = self.config.repository.startup.includes(&name) && enabled;
+            self.keeper(&name);
+            self.routes.update(&name, |_| {});
+            if wanted {
+                first.insert(name);
+            }
+        }
+        self.routes.require(match &self.config.repository.required {
+            Required::Startup => first.clone(),
+            Required::Listed(names) => names.clone(),
+        });
+        info!(models = self.keepers.len(), loading = first.len(), "repository read");
+        for name in first {
+            let (done, _outcome) = oneshot::channel();
+            self.ask(&name, Ask::Load(done)).await;
+        }
+    }
+
+    fn list_problem(&self, name: &ModelName, error: &ScanError) {
+        let reason = error.reason();
+        warn!(model = name.as_str(), reason, "model unavailable");
+        self.routes.update(name, |entry| entry.problem = Some(reason.clone()));
+    }
+
+    /// Serves wishes until the server ends and every process is gone.
+    pub async fn run(
+        mut self,
+        mut wishes: mpsc::Receiver<Demand>,
+        mut end: mpsc::Receiver<Ending>,
+    ) {
+        loop {
+            tokio::select! {
+                wish = wishes.recv() => match wish {
+                    Some(demand) => self.grant(demand).await,
+                    None => return,
+                },
+                ending = end.recv() => match ending {
+                    Some(Ending::Drain(drained)) => {
+                        wishes.close();
+                        self.shut_down(&mut end).await;
+                        // Whoever waited may have lost patience.
+                        let _gone = drained.send(());
+                        return;
+                    }
+                    Some(Ending::Kill) | None => {
+                        self.kill().await;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn grant(&mut self, demand: Demand) {
+        let Demand { model, wish, done } = demand;
+        match (wish, self.keepers.contains_key(&model)) {
+            (Wish::Unload, false) => refuse(done, unknown(&model)),
+            (Wish::Unload, true) => self.ask(&model, Ask::Unload(done)).await,
+            (Wish::Load, true) => self.ask(&model, Ask::Load(done)).await,
+            (Wish::Load, false) => self.load_new(model, done).await,
+        }
+    }
+
+    /// A model that was not there at the start.
+    async fn load_new(&mut self, model: ModelName, done: Done) {
+        let (scanner, name) = (self.scanner.clone(), model.clone());
+        let found = tokio::task::spawn_blocking(move || scanner.scan_one(&name)).await;
+        match found {
+            Ok(Err(ScanError::NotFound)) => {
+                let message = format!("failed to load '{model}', it is in no repository");
+                refuse(done, RequestError::new(What::UnknownModel, message));
+            }
+            Ok(_) => self.ask(&model, Ask::Load(done)).await,
+            Err(error) => refuse(done, RequestError::new(What::Internal, error.to_string())),
+        }
+    }
+
+    async fn shut_down(&mut self, end: &mut mpsc::Receiver<Ending>) {
+        let mut outcomes = Vec::new();
+        for keeper in self.keepers.values() {
+            let (done, outcome) = oneshot::channel();
+            // A task that has ended has no process.
+            if keeper.send(Ask::Shutdown(done)).await.is_ok() {
+                outcomes.push(outcome);
+            }
+        }
+        for outcome in outcomes {
+            tokio::select! {
+                _ended = outcome => {}
+                Some(_) = end.recv() => {
+                    self.kill().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn kill(&self) {
+        for keeper in self.keepers.values() {
+            let _ended = keeper.send(Ask::Kill).await;
+        }
+    }
+
+    async fn ask(&mut self, model: &ModelName, ask: Ask) {
+        // If the task has ended, the sender inside `ask` is dropped and its waiter is told.
+        let _ended = self.keeper(model).send(ask).await;
+    }
+
+    fn keeper(&mut self, model: &ModelName) -> &mpsc::Sender<Ask> {
+        self.keepers.entry(model.clone()).or_insert_with(|| {
+            let parts = KeeperParts {
+                settings: self.config.model(model).clone(),
+                scanner: self.scanner.clone(),
+                kit: self.kit.clone(),
+                routes: self.routes.clone(),
+            };
+            let (asks, inbox) = mpsc::channel(ASKS);
+            tokio::spawn(Keeper::new(model.clone(), parts).run(inbox));
+            asks
+        })
+    }
+}
+
+fn refuse(done: Done, error: RequestError) {
+    let _gone = done.send(Err(error));
+}
+
+fn unknown(model: &ModelName) -> RequestError {
+    let message = format!("Request for unknown model: '{model}' is not found");
+    RequestError::new(What::UnknownModel, message)
+}

@@ -1,0 +1,450 @@
+//! The task that owns one instance: it waits for the next event, asks the machine, and carries out
+//! what the machine wants. It never waits inside an effect.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use proto::control::{Command, Fact, Loaded};
+use shared::clock::MonotonicNanos;
+use shared::id::{Generation, WorkerId};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use super::facts;
+use super::instance::{Accounts, InstanceSpec, InstanceView, Kit};
+use super::worker::{Report, Worker};
+use super::{
+    Effect, Event, ExitRecord, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket,
+    Token,
+};
+use crate::health::{Observation, Reason, Verdict};
+use crate::lane::LaneEvent;
+use crate::quota::Reserved;
+use crate::request::{RequestError, What};
+use crate::schedule::SlotQueue;
+
+/// How often a worker's progress is judged.
+const JUDGE_EVERY: Duration = Duration::from_millis(250);
+
+#[derive(Debug)]
+pub(super) struct Driver {
+    spec: InstanceSpec,
+    kit: Kit,
+    queue: Arc<SlotQueue>,
+    machine: Machine,
+    inbox: mpsc::Receiver<Event>,
+    view: watch::Sender<InstanceView>,
+    worker: Option<Worker>,
+    timer: Option<(Token, Instant)>,
+    /// What effects brought about at once.
+    pending: VecDeque<Event>,
+    loaded: Option<Arc<Loaded>>,
+    granted: Option<(Ticket, WorkerId)>,
+    next_generation: Generation,
+}
+
+/// What the task was woken by.
+enum Woken {
+    Asked(Option<Event>),
+    Reported(Report),
+    Lane(LaneEvent),
+    Timer(Token),
+    Judge,
+}
+
+impl Driver {
+    pub(super) fn new(
+        spec: InstanceSpec,
+        kit: Kit,
+        queue: Arc<SlotQueue>,
+        inbox: mpsc::Receiver<Event>,
+    ) -> Self {
+        let machine = Machine::new(spec.policy.clone());
+        let (state, status) = (machine.state().name(), machine.status());
+        let (view, _) = watch::channel(InstanceView { state, status, loaded: None });
+        Self {
+            spec,
+            kit,
+            queue,
+            machine,
+            inbox,
+            view,
+            worker: None,
+            timer: None,
+            pending: VecDeque::new(),
+            loaded: None,
+            granted: None,
+            next_generation: Generation::default().next(),
+        }
+    }
+
+    pub(super) fn view(&self) -> watch::Receiver<InstanceView> {
+        self.view.subscribe()
+    }
+
+    /// Runs until nobody holds the handle and the instance is at rest.
+    pub(super) async fn run(mut self, changed: Arc<Notify>) {
+        let mut judge = interval(JUDGE_EVERY);
+        judge.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let woken = self.next(&mut judge).await;
+            match woken {
+                Woken::Asked(Some(event)) => self.handle(event).await,
+                Woken::Asked(None) if self.worker.is_none() => return,
+                Woken::Asked(None) => self.handle(Event::Unwanted).await,
+                Woken::Reported(report) => self.report(report).await,
+                Woken::Lane(event) => self.lane_event(event).await,
+                Woken::Timer(token) => {
+                    self.timer = None;
+                    self.handle(Event::Timer { token }).await;
+                }
+                Woken::Judge => self.judge().await,
+            }
+            self.publish(&changed);
+        }
+    }
+
+    async fn next(&mut self, judge: &mut tokio::time::Interval) -> Woken {
+        let open = !self.inbox.is_closed() || !self.inbox.is_empty();
+        let timer = self.timer;
+        let alarm = async {
+            match timer {
+                Some((token, at)) => {
+                    sleep_until(at).await;
+                    token
+                }
+                None => std::future::pending().await,
+            }
+        };
+        match &mut self.worker {
+            Some(worker) => tokio::select! {
+                // Facts before exits: what a worker said counts, also if it has died since.
+                biased;
+                Some(event) = worker.lane_events.recv() => Woken::Lane(event),
+                Some(report) = worker.reports.recv() => Woken::Reported(report),
+                token = alarm => Woken::Timer(token),
+                event = self.inbox.recv(), if open => Woken::Asked(event),
+                _ = judge.tick() => Woken::Judge,
+            },
+            None => tokio::select! {
+                token = alarm => Woken::Timer(token),
+                event = self.inbox.recv() => Woken::Asked(event),
+            },
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        self.pending.push_back(event);
+        while let Some(event) = self.pending.pop_front() {
+            debug!(instance = %self.spec.id, state = self.machine.state().name(), ?event);
+            match self.machine.on(event, MonotonicNanos::now()) {
+                Outcome::Accepted(effects) => {
+                    for effect in effects {
+                        self.carry_out(effect).await;
+                    }
+                }
+                Outcome::Ignored(why) => debug!(instance = %self.spec.id, ?why, "ignored"),
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::ReserveQuota { ticket } => self.reserve(ticket),
+            Effect::CancelReserve { .. } | Effect::ReleaseQuota { .. } => self.release(),
+            Effect::Spawn { generation } => self.spawn(generation).await,
+            Effect::PublishRoute { .. } => {
+                if let Some(worker) = &self.worker {
+                    worker.join(&self.queue);
+                }
+            }
+            Effect::WithdrawRoute { .. } => {
+                if let Some(worker) = &self.worker {
+                    worker.leave(&self.queue);
+                }
+            }
+            Effect::FailInFlight { .. } => self.fail_in_flight(),
+            Effect::Signal { .. } => {
+                let patience = self.patience();
+                if let Some(worker) = &mut self.worker {
+                    worker.ask_to_end(patience);
+                }
+            }
+            Effect::KillGroup { .. } => {
+                if let Some(worker) = &self.worker {
+                    worker.kill();
+                }
+            }
+            Effect::ArmTimer { token, after } => self.timer = Some((token, Instant::now() + after)),
+            Effect::Record(record) => self.record(record),
+        }
+    }
+
+    /// None for a worker that is on its way out because it cannot be talked to.
+    fn patience(&self) -> Patience {
+        match self.machine.state() {
+            super::State::Stopping(stopping) => match stopping.cause {
+                StopCause::Unhealthy(_) | StopCause::LoadTimeout => Patience::None,
+                StopCause::Unasked | StopCause::Unwanted | StopCause::LoadFailed { .. } => {
+                    Patience::Some
+                }
+            },
+            super::State::Unloaded(_)
+            | super::State::Reserving { .. }
+            | super::State::Starting { .. }
+            | super::State::Ready { .. }
+            | super::State::Draining { .. }
+            | super::State::Backoff { .. }
+            | super::State::Quarantined(_) => Patience::Some,
+        }
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        // The ledgers are whole after each call.
+        self.kit.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reserve(&mut self, ticket: Ticket) {
+        let generation = self.next_generation;
+        let worker = WorkerId { instance: self.spec.id.clone(), generation };
+        let bytes = self.spec.geometry.total_bytes() as u64;
+        let mut accounts = self.accounts();
+        let denied = match accounts.workers.reserve(worker.clone(), 1) {
+            Reserved::Denied(_) => {
+                let most = accounts.workers.capacity();
+                Some(format!("limits.max_workers = {most} workers run already"))
+            }
+            Reserved::Granted | Reserved::AlreadyHeld { .. } => {
+                match accounts.arenas.reserve(worker.clone(), bytes) {
+                    Reserved::Granted | Reserved::AlreadyHeld { .. } => None,
+                    Reserved::Denied(denied) => {
+                        let _freed = accounts.workers.release(&worker);
+                        Some(format!("limits.arena_memory: {denied}"))
+                    }
+                }
+            }
+        };
+        drop(accounts);
+        self.pending.push_back(match denied {
+            Some(reason) => Event::Denied { ticket, reason },
+            None => {
+                self.granted = Some((ticket, worker));
+                Event::Granted { ticket }
+            }
+        });
+    }
+
+    fn release(&mut self) {
+        if let Some((_, worker)) = self.granted.take() {
+            let mut accounts = self.accounts();
+            // Each is held exactly once, from the grant that set `granted`.
+            let _freed = accounts.arenas.release(&worker);
+            let _freed = accounts.workers.release(&worker);
+        }
+    }
+
+    async fn spawn(&mut self, generation: Generation) {
+        self.next_generation = generation.next();
+        if let Some(last) = self.worker.as_ref().map(Worker::generation) {
+            self.bury(last);
+        }
+        let id = WorkerId { instance: self.spec.id.clone(), generation };
+        match Worker::start(&self.spec, &self.kit, &self.queue, id).await {
+            Ok(worker) => {
+                let instance = &self.spec.id;
+                info!(
+                    model = instance.model.as_str(),
+                    version = instance.version.get(),
+                    instance = instance.index,
+                    generation = generation.0,
+                    pid = worker.pid(),
+                    "worker started"
+                );
+                self.worker = Some(worker);
+            }
+            Err(exit) => {
+                let jitter = Jitter::new(rand::random());
+                self.pending.push_back(Event::Exited { generation, exit, jitter });
+            }
+        }
+    }
+
+    fn fail_in_flight(&mut self) {
+        if let Some(worker) = &self.worker {
+            let message = format!(
+                "the worker of model '{}' ended while it had the request",
+                self.spec.id.model
+            );
+            worker.lane.close(&RequestError::new(What::WorkerDied, message));
+        }
+    }
+
+    async fn report(&mut self, report: Report) {
+        let Some(worker) = &mut self.worker else { return };
+        let generation = worker.generation();
+        match report {
+            Report::Attached(session) => {
+                session.send(Command::Load(self.spec.load.clone()));
+                worker.session = Some(session);
+            }
+            Report::NoHandshake(message) => {
+                let (fault, why) = (LoadFault::Transient, message);
+                self.handle(Event::LoadFailed { generation, fault, message: why }).await;
+            }
+            Report::Drained => self.handle(Event::Drained { generation }).await,
+            Report::Exited(exit) => {
+                // What it said before it died is still in the channel.
+                while let Some(event) = self.worker.as_mut().and_then(Worker::next_lane_event) {
+                    self.lane_event(event).await;
+                }
+                let jitter = Jitter::new(rand::random());
+                self.handle(Event::Exited { generation, exit, jitter }).await;
+                self.bury(generation);
+            }
+        }
+    }
+
+    /// Forgets the worker of that generation, unless the next one has taken its place already.
+    fn bury(&mut self, generation: Generation) {
+        if let Some(worker) = self.worker.take_if(|worker| worker.generation() == generation) {
+            worker.bury(&self.kit.bells, &self.queue);
+        }
+    }
+
+    async fn lane_event(&mut self, event: LaneEvent) {
+        let Some(worker) = &self.worker else { return };
+        let generation = worker.generation();
+        let event = match event {
+            LaneEvent::Fact(Fact::Loaded(loaded)) => match facts::check(&self.spec.load, &loaded) {
+                Ok(()) => self.note_loaded(loaded, generation),
+                Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
+            },
+            LaneEvent::Fact(Fact::LoadFailed { message, permanent }) => {
+                let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
+                Event::LoadFailed { generation, fault, message: facts::harmless(&message) }
+            }
+            LaneEvent::Fact(Fact::LargeOutput { .. }) => return,
+            LaneEvent::Violation(violation) => {
+                Event::Unhealthy { generation, why: Reason::Violation(violation.to_string()) }
+            }
+            // The exit follows; a worker that lives on without its socket misses its deadlines.
+            LaneEvent::Closed => return,
+        };
+        self.handle(event).await;
+    }
+
+    fn note_loaded(&mut self, loaded: Loaded, generation: Generation) -> Event {
+        let instance = &self.spec.id;
+        info!(
+            model = instance.model.as_str(),
+            version = instance.version.get(),
+            instance = instance.index,
+            generation = generation.0,
+            load_ms = loaded.load_nanos / 1_000_000,
+            warmup_ms = loaded.warmup_nanos / 1_000_000,
+            peak_rss_mb = loaded.peak_rss >> 20,
+            "worker ready"
+        );
+        self.loaded = Some(Arc::new(loaded));
+        Event::Loaded { generation }
+    }
+
+    async fn judge(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let activity = worker.lane.activity();
+        let now = MonotonicNanos::now();
+        let late = |deadline: MonotonicNanos| (deadline < now).then(|| now.since(deadline));
+        let seen = Observation {
+            overdue: activity.oldest_deadline.and_then(late),
+            violation: None,
+            completions: activity.completions,
+            doorbells: activity.doorbells,
+            facts: activity.facts,
+        };
+        match self.spec.health.judge(&seen) {
+            Verdict::Healthy => {}
+            Verdict::Unhealthy(why) => {
+                let generation = worker.generation();
+                self.handle(Event::Unhealthy { generation, why }).await;
+            }
+        }
+    }
+
+    fn record(&self, record: Record) {
+        let instance = &self.spec.id;
+        let (model, version) = (instance.model.as_str(), instance.version.get());
+        match record {
+            Record::Denied { reason } => {
+                warn!(model, version, instance = instance.index, reason, "worker denied");
+            }
+            Record::Exited(exit) => {
+                let tail = self.worker.as_ref().map(Worker::tail).unwrap_or_default();
+                let lived = self.worker.as_ref().map_or(Duration::ZERO, Worker::age);
+                self.record_exit(&exit, &tail, lived);
+            }
+        }
+    }
+
+    fn record_exit(&self, exit: &ExitRecord, tail: &[String], lived: Duration) {
+        let instance = &self.spec.id;
+        let (model, version) = (instance.model.as_str(), instance.version.get());
+        let (index, generation) = (instance.index, exit.generation.0);
+        let (how, why) = (exit.exit.to_string(), exit.summary());
+        let (during, lived_ms) =
+            (exit.during, u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
+        if exit.cause == StopCause::Unwanted {
+            info!(
+                model,
+                version,
+                instance = index,
+                generation,
+                how,
+                why,
+                during,
+                lived_ms,
+                "worker exited"
+            );
+        } else {
+            let last_lines = tail.join(" | ");
+            error!(
+                model,
+                version,
+                instance = index,
+                generation,
+                how,
+                why,
+                during,
+                lived_ms,
+                last_lines,
+                "worker exited"
+            );
+        }
+    }
+
+    fn publish(&self, changed: &Notify) {
+        let (state, status) = (self.machine.state().name(), self.machine.status());
+        let loaded = self.loaded.clone();
+        let new = self.view.send_if_modified(|view| {
+            let same_load = match (&view.loaded, &loaded) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            let same = view.state == state && view.status == status && same_load;
+            *view = InstanceView { state, status, loaded };
+            !same
+        });
+        if new {
+            changed.notify_one();
+        }
+    }
+}
+
+/// Whether a worker gets the time to end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Some,
+    None,
+}

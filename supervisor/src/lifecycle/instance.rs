@@ -1,0 +1,96 @@
+//! One instance as others see it: what it is made of, a handle to ask things of it, its status.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proto::control::{LoadSpec, Loaded};
+use shared::id::{InstanceId, WorkerId};
+use shared::ring::layout::Geometry;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::driver::Driver;
+use super::{Event, Policy, Status};
+use crate::health::HealthPolicy;
+use crate::lane::Bells;
+use crate::process::{LogLimits, Spawner};
+use crate::quota::Ledger;
+use crate::schedule::SlotQueue;
+
+/// What every instance of this supervisor shares.
+#[derive(Clone, Debug)]
+pub struct Kit {
+    pub spawner: Spawner,
+    pub bells: Arc<Bells>,
+    pub accounts: Arc<Mutex<Accounts>>,
+    /// The folder of the worker binaries.
+    pub binaries: PathBuf,
+}
+
+/// What workers cost the supervisor itself.
+#[derive(Debug)]
+pub struct Accounts {
+    /// Bytes of the memory objects, by worker.
+    pub arenas: Ledger<WorkerId>,
+    /// Processes, 1 for each worker.
+    pub workers: Ledger<WorkerId>,
+}
+
+/// Everything that makes an instance.
+#[derive(Clone, Debug)]
+pub struct InstanceSpec {
+    pub id: InstanceId,
+    pub binary: PathBuf,
+    pub load: LoadSpec,
+    pub geometry: Geometry,
+    pub policy: Policy,
+    pub health: HealthPolicy,
+    pub handshake_timeout: Duration,
+    pub log: LogLimits,
+}
+
+/// What can be seen of an instance at a moment.
+#[derive(Clone, Debug)]
+pub struct InstanceView {
+    pub state: &'static str,
+    pub status: Status,
+    /// What the newest worker that loaded said of its model.
+    pub loaded: Option<Arc<Loaded>>,
+}
+
+/// A handle on the task that owns an instance. The task ends when the handle is gone and the
+/// instance is unloaded.
+#[derive(Debug)]
+pub struct Instance {
+    events: mpsc::Sender<Event>,
+    view: watch::Receiver<InstanceView>,
+}
+
+/// Requests that may wait for the task of one instance.
+const EVENTS: usize = 16;
+
+impl Instance {
+    /// Starts the task. `changed` is notified whenever the view has changed.
+    pub fn start(
+        spec: InstanceSpec,
+        kit: Kit,
+        queue: Arc<SlotQueue>,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let driver = Driver::new(spec, kit, queue, inbox);
+        let view = driver.view();
+        tokio::spawn(driver.run(changed));
+        Self { events, view }
+    }
+
+    pub fn view(&self) -> InstanceView {
+        self.view.borrow().clone()
+    }
+
+    /// Asks; what comes of it shows in the view.
+    pub async fn ask(&self, event: Event) {
+        // The task lives as long as this handle.
+        let _ended = self.events.send(event).await;
+    }
+}

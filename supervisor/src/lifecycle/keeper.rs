@@ -1,0 +1,349 @@
+//! The task that owns one model: loads, unloads, swaps a set of versions for another.
+//!
+//! ```text
+//! load, nothing there:  incoming set is published at once, so that its loading is seen
+//! load, something there: incoming set loads beside the current one; when it is ready the routes
+//!                        move, then the old set drains; if it fails, the current one stays
+//! unload:               current (and incoming) sets drain; answered when their processes are gone
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shared::id::{ModelName, ModelVersion};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::Event;
+use super::instance::Kit;
+use super::version::{Gone, Settled, Version};
+use crate::config::{Enabled, ModelSettings};
+use crate::repository::{ModelFolder, ScanError, Scanner, select};
+use crate::request::{RequestError, What};
+use crate::route::{ModelEntry, Routes, ServingState, VersionEntry};
+
+pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
+
+/// What a model's task can be asked for.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Load(Done),
+    Unload(Done),
+    /// The server ends: unload, and accept nothing more.
+    Shutdown(Done),
+    /// The server ends at once.
+    Kill,
+}
+
+#[derive(Debug)]
+pub(super) struct Keeper {
+    name: ModelName,
+    settings: ModelSettings,
+    scanner: Scanner,
+    kit: Kit,
+    routes: Routes,
+    changed: Arc<Notify>,
+    current: Option<Set>,
+    incoming: Option<Set>,
+    /// Who waits for `incoming`, or for `current` while that loads for the first time.
+    loading: Vec<Done>,
+    retiring: Vec<Set>,
+    unloading: Vec<Done>,
+}
+
+/// The versions that one load selected.
+#[derive(Debug, Default)]
+struct Set {
+    versions: BTreeMap<ModelVersion, Version>,
+    /// Versions that were selected and cannot be loaded, with the reason.
+    failed: BTreeMap<ModelVersion, String>,
+}
+
+/// What a model's task is made of.
+#[derive(Clone, Debug)]
+pub(super) struct KeeperParts {
+    pub(super) settings: ModelSettings,
+    pub(super) scanner: Scanner,
+    pub(super) kit: Kit,
+    pub(super) routes: Routes,
+}
+
+impl Keeper {
+    pub(super) fn new(name: ModelName, parts: KeeperParts) -> Self {
+        let KeeperParts { settings, scanner, kit, routes } = parts;
+        Self {
+            name,
+            settings,
+            scanner,
+            kit,
+            routes,
+            changed: Arc::new(Notify::new()),
+            current: None,
+            incoming: None,
+            loading: Vec::new(),
+            retiring: Vec::new(),
+            unloading: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+        loop {
+            let changed = Arc::clone(&self.changed);
+            tokio::select! {
+                ask = asks.recv() => match ask {
+                    Some(Ask::Load(done)) => self.load(done).await,
+                    Some(Ask::Unload(done)) => {
+                        self.publish_with(|entry| entry.dismissed = true);
+                        self.unload(done).await;
+                    }
+                    Some(Ask::Shutdown(done)) => self.unload(done).await,
+                    Some(Ask::Kill) => self.kill().await,
+                    None => return,
+                },
+                () = changed.notified() => {}
+            }
+            self.advance().await;
+        }
+    }
+
+    async fn load(&mut self, done: Done) {
+        if self.settings.enabled == Enabled::No {
+            let message =
+                format!("failed to load '{}', it is disabled by the configuration", self.name);
+            let _gone = done.send(Err(RequestError::invalid(message)));
+            return;
+        }
+        let loads_already =
+            self.incoming.is_some() || !self.loading.is_empty() && self.current.is_some();
+        self.loading.push(done);
+        if loads_already {
+            return;
+        }
+        match self.new_set().await {
+            Ok(set) => {
+                self.publish_with(|entry| {
+                    entry.dismissed = false;
+                    entry.problem = None;
+                });
+                // A model that failed before is given a fresh start, not an old grudge.
+                for version in set.versions.values() {
+                    version.ask(&Event::Wanted).await;
+                }
+                let serves = self.current.as_ref().is_some_and(Set::serves);
+                if serves {
+                    self.incoming = Some(set);
+                } else {
+                    self.retire_current().await;
+                    self.current = Some(set);
+                }
+            }
+            Err(reason) => {
+                if self.current.is_none() {
+                    self.publish_with(|entry| entry.problem = Some(reason.clone()));
+                }
+                self.answer_loads(Err(self.load_error(&reason)));
+            }
+        }
+    }
+
+    /// Reads the folder and makes what its version policy selects.
+    async fn new_set(&self) -> Result<Set, String> {
+        let (scanner, name) = (self.scanner.clone(), self.name.clone());
+        let scan = tokio::task::spawn_blocking(move || scanner.scan_one(&name)).await;
+        let folder = scan.map_err(|e| e.to_string())?.map_err(|e: ScanError| e.reason())?;
+        for warning in &folder.manifest.warnings {
+            warn!(model = self.name.as_str(), "config.pbtxt: {warning}");
+        }
+        self.set_of(&folder)
+    }
+
+    fn set_of(&self, folder: &ModelFolder) -> Result<Set, String> {
+        let there = folder.versions.iter().map(|found| found.version);
+        let selection = select(there, &folder.manifest.version_policy);
+        let mut set = Set::default();
+        for version in selection.missing {
+            set.failed.insert(version, "the version policy names it and it does not exist".into());
+        }
+        for version in selection.load {
+            let made = Version::new(folder, version, &self.settings, &self.kit, &self.changed);
+            match made {
+                Ok(made) => drop(set.versions.insert(version, made)),
+                Err(reason) => drop(set.failed.insert(version, reason)),
+            }
+        }
+        match (set.versions.is_empty(), set.failed.values().next()) {
+            (true, Some(reason)) => Err(reason.clone()),
+            (true, None) => Err("it has no version folder".to_owned()),
+            (false, _) => Ok(set),
+        }
+    }
+
+    async fn unload(&mut self, done: Done) {
+        let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
+        self.answer_loads(Err(stopped));
+        self.unloading.push(done);
+        if let Some(set) = self.incoming.take() {
+            self.retire(set).await;
+        }
+        self.retire_current().await;
+    }
+
+    async fn kill(&mut self) {
+        let sets = self.current.iter().chain(&self.incoming).chain(&self.retiring);
+        for version in sets.flat_map(|set| set.versions.values()) {
+            version.ask(&Event::StopNow).await;
+        }
+    }
+
+    async fn retire_current(&mut self) {
+        if let Some(set) = self.current.take() {
+            self.retire(set).await;
+        }
+    }
+
+    async fn retire(&mut self, set: Set) {
+        for version in set.versions.values() {
+            version.ask(&Event::Unwanted).await;
+        }
+        self.retiring.push(set);
+    }
+
+    /// Publishes what is there, and does what has become due.
+    async fn advance(&mut self) {
+        if let Some(set) = &self.incoming {
+            match set.settled() {
+                Settled::Not => {}
+                Settled::Ready => self.promote().await,
+                Settled::Failed => self.reject().await,
+            }
+        } else if let (Some(set), false) = (&self.current, self.loading.is_empty()) {
+            match set.settled() {
+                Settled::Not => {}
+                Settled::Ready => self.answer_loads(Ok(())),
+                Settled::Failed => {
+                    let error = self.load_error(&set.reason());
+                    self.answer_loads(Err(error));
+                }
+            }
+        }
+        self.retiring.retain(|set| match set.gone() {
+            Gone::No => true,
+            Gone::Yes => {
+                set.close();
+                false
+            }
+        });
+        self.publish();
+        if self.retiring.is_empty() {
+            for done in self.unloading.drain(..) {
+                let _gone = done.send(Ok(()));
+            }
+        }
+    }
+
+    /// The new set serves: routes move first, then the old one may go.
+    async fn promote(&mut self) {
+        let Some(set) = self.incoming.take() else { return };
+        let old = self.current.replace(set);
+        self.publish();
+        info!(model = self.name.as_str(), "routes moved to what was loaded anew");
+        self.answer_loads(Ok(()));
+        if let Some(old) = old {
+            // Who waits in the old queue is served by the old workers before they are let go.
+            for version in old.versions.values() {
+                let drained = version.queue().nobody_waits();
+                let _late = tokio::time::timeout(self.settings.worker.drain_timeout, drained).await;
+            }
+            self.retire(old).await;
+        }
+    }
+
+    /// The new set does not serve: the old one stays.
+    async fn reject(&mut self) {
+        let Some(set) = self.incoming.take() else { return };
+        let reason = format!("{}; the version that was loaded before still serves", set.reason());
+        warn!(model = self.name.as_str(), reason, "not replaced");
+        self.answer_loads(Err(self.load_error(&reason)));
+        self.retire(set).await;
+    }
+
+    fn load_error(&self, reason: &str) -> RequestError {
+        RequestError::invalid(format!("failed to load '{}', {reason}", self.name))
+    }
+
+    fn answer_loads(&mut self, result: Result<(), RequestError>) {
+        for done in self.loading.drain(..) {
+            // A client that has gone does not stop the load.
+            let _gone = done.send(result.clone());
+        }
+    }
+
+    fn publish(&mut self) {
+        let versions = self.entries();
+        self.publish_with(|entry| entry.versions.clone_from(&versions));
+    }
+
+    fn entries(&mut self) -> BTreeMap<ModelVersion, VersionEntry> {
+        let mut entries = BTreeMap::new();
+        for set in self.retiring.iter_mut() {
+            for (&number, version) in &mut set.versions {
+                let entry = version.entry();
+                entries.insert(number, VersionEntry { route: None, ..entry });
+            }
+        }
+        if let Some(set) = &mut self.current {
+            for (&number, reason) in &set.failed {
+                let (state, reason) = (ServingState::Unavailable, reason.clone());
+                entries.insert(number, VersionEntry { state, reason, route: None });
+            }
+            for (&number, version) in &mut set.versions {
+                entries.insert(number, version.entry());
+            }
+        }
+        entries
+    }
+
+    fn publish_with(&self, change: impl Fn(&mut ModelEntry)) {
+        self.routes.update(&self.name, change);
+    }
+}
+
+impl Set {
+    /// Whether any version takes requests.
+    fn serves(&self) -> bool {
+        self.versions.values().any(|version| version.summary().state == ServingState::Ready)
+    }
+
+    fn settled(&self) -> Settled {
+        let mut settled = if self.failed.is_empty() { Settled::Ready } else { Settled::Failed };
+        for version in self.versions.values() {
+            match version.summary().settled {
+                Settled::Not => return Settled::Not,
+                Settled::Failed => settled = Settled::Failed,
+                Settled::Ready => {}
+            }
+        }
+        settled
+    }
+
+    fn reason(&self) -> String {
+        let failed = self.failed.iter().map(|(number, reason)| (*number, reason.clone()));
+        let versions = self.versions.iter().map(|(number, v)| (*number, v.summary()));
+        let failing = versions.filter(|(_, s)| s.settled == Settled::Failed);
+        let all = failed.chain(failing.map(|(number, s)| (number, s.reason)));
+        let all: Vec<String> =
+            all.map(|(number, why)| format!("version {number}: {why}")).collect();
+        all.join("; ")
+    }
+
+    fn gone(&self) -> Gone {
+        let gone = |version: &Version| version.summary().gone == Gone::Yes;
+        if self.versions.values().all(gone) { Gone::Yes } else { Gone::No }
+    }
+
+    fn close(&self) {
+        for version in self.versions.values() {
+            version.close("unloaded");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! One version of a model: its instances, its queue, and what is published of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::control::{Device, LoadSpec, Loaded};
+use shared::id::{InstanceId, ModelName, ModelVersion};
+use shared::ring::layout;
+use shared::tensor::TensorSpec;
+use tokio::sync::Notify;
+
+use super::instance::{Instance, InstanceSpec, InstanceView, Kit};
+use super::{Availability, Backoff, Event, Policy, RestartPolicy};
+use crate::config::ModelSettings;
+use crate::health::HealthPolicy;
+use crate::process::LogLimits;
+use crate::repository::{EngineKind, Geometry, InstanceKind, Manifest, ModelFolder, Seat, View};
+use crate::request::{RequestError, What};
+use crate::route::{Route, RouteParts, ServingState, VersionEntry};
+use crate::schedule::SlotQueue;
+use crate::schema::{Port, Schema};
+
+/// How long past its deadline a request may stay unanswered before its worker counts as hung.
+const HANG_GRACE: Duration = Duration::from_secs(1);
+/// How long a killed process may take to go before it is killed again.
+const KILL_REPEAT: Duration = Duration::from_secs(1);
+/// Per quarter of a second, beyond one for each completion.
+const SPARE_DOORBELLS: u32 = 2000;
+const FACTS: u32 = 50;
+
+/// A version that is loaded, or on its way up or down.
+#[derive(Debug)]
+pub(super) struct Version {
+    model: ModelName,
+    version: ModelVersion,
+    manifest: Manifest,
+    infer_timeout: Duration,
+    queue: Arc<SlotQueue>,
+    instances: Vec<Instance>,
+    /// From the first time an instance was ready.
+    route: Option<Arc<Route>>,
+}
+
+/// What all instances of a version come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) state: ServingState,
+    pub(super) reason: String,
+    /// Every instance is ready or has been given up.
+    pub(super) settled: Settled,
+    /// No instance has a process any more, and none will come.
+    pub(super) gone: Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    Not,
+    Ready,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    Yes,
+    No,
+}
+
+impl Version {
+    /// Makes the instances; nothing is wanted yet.
+    pub(super) fn new(
+        folder: &ModelFolder,
+        version: ModelVersion,
+        settings: &ModelSettings,
+        kit: &Kit,
+        changed: &Arc<Notify>,
+    ) -> Result<Self, String> {
+        let manifest = folder.manifest.clone();
+        let found = folder.version(version).ok_or_else(|| format!("no version {version}"))?;
+        if let Some(problem) = &found.problem {
+            return Err(problem.to_string());
+        }
+        let queue = SlotQueue::new(usize::try_from(settings.worker.queue).unwrap_or(usize::MAX));
+        let seats = manifest.seats(settings.worker.instances);
+        let start = |(index, seat): (u16, &Seat)| {
+            let id = InstanceId { model: folder.name.clone(), version, index };
+            let load = load_spec(&manifest, found.path.clone(), seat, settings)?;
+            let spec = instance_spec(id, load, &manifest, settings, kit)?;
+            Ok(Instance::start(spec, kit.clone(), Arc::clone(&queue), Arc::clone(changed)))
+        };
+        let instances = (0..).zip(&seats).map(start).collect::<Result<_, String>>()?;
+        let (model, infer_timeout) = (folder.name.clone(), settings.worker.infer_timeout);
+        Ok(Self { model, version, manifest, infer_timeout, queue, instances, route: None })
+    }
+
+    pub(super) async fn ask(&self, event: &Event) {
+        for instance in &self.instances {
+            instance.ask(event.clone()).await;
+        }
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        let views: Vec<InstanceView> = self.instances.iter().map(Instance::view).collect();
+        summarize(&views)
+    }
+
+    /// What clients may know now. Makes the route when the first instance is ready, and ends its
+    /// queue when none will come any more.
+    pub(super) fn entry(&mut self) -> VersionEntry {
+        let summary = self.summary();
+        let route = match summary.state {
+            ServingState::Ready | ServingState::Loading => {
+                if summary.state == ServingState::Ready {
+                    self.open_route();
+                }
+                self.route.clone()
+            }
+            ServingState::Unloading => None,
+            ServingState::Unavailable => {
+                self.close(&summary.reason);
+                None
+            }
+        };
+        VersionEntry { state: summary.state, reason: summary.reason, route }
+    }
+
+    /// Answers whoever still waits for a slot: none will come.
+    pub(super) fn close(&self, reason: &str) {
+        let colon = if reason.is_empty() { "" } else { ": " };
+        let message = format!(
+            "Request for unknown model: '{}' version {} is not at ready state{colon}{reason}",
+            self.model, self.version
+        );
+        self.queue.close(&RequestError::new(What::NotReady, message));
+    }
+
+    /// Waits until nobody waits for a slot, at most for `limit`.
+    pub(super) fn queue(&self) -> Arc<SlotQueue> {
+        Arc::clone(&self.queue)
+    }
+
+    fn open_route(&mut self) {
+        if self.route.is_some() {
+            return;
+        }
+        let loaded = self.instances.iter().find_map(|instance| instance.view().loaded);
+        let Some(loaded) = loaded else { return };
+        let parts = RouteParts {
+            model: self.model.clone(),
+            version: self.version,
+            platform: self.manifest.platform.clone(),
+            infer_timeout: self.infer_timeout,
+            queue: Arc::clone(&self.queue),
+        };
+        self.route =
+            Some(Arc::new(Route::new(parts, schema(&self.model, &self.manifest, &loaded))));
+    }
+}
+
+fn summarize(views: &[InstanceView]) -> Summary {
+    let has = |wanted| views.iter().find(|view| view.status.availability == wanted);
+    let reason = |view: &InstanceView| view.status.reason.clone();
+    let failed = has(Availability::Unavailable);
+    let coming = has(Availability::Loading);
+    let going = has(Availability::Unloading);
+    let (state, reason) = if has(Availability::Ready).is_some() {
+        let partly = failed.or(coming).map(|view| format!("some instances: {}", reason(view)));
+        (ServingState::Ready, partly.unwrap_or_default())
+    } else if let Some(view) = coming {
+        (ServingState::Loading, reason(view))
+    } else if let Some(view) = going {
+        (ServingState::Unloading, reason(view))
+    } else {
+        let unloaded = || "unloaded".to_owned();
+        (ServingState::Unavailable, failed.map_or_else(unloaded, reason))
+    };
+    let settled = match (coming.or(going), failed) {
+        (Some(_), _) => Settled::Not,
+        (None, Some(_)) => Settled::Failed,
+        (None, None) if has(Availability::Ready).is_some() => Settled::Ready,
+        (None, None) => Settled::Failed,
+    };
+    let live = ["starting", "ready", "draining", "stopping", "reserving", "backoff"];
+    let any_live = views.iter().any(|view| live.contains(&view.state));
+    Summary { state, reason, settled, gone: if any_live { Gone::No } else { Gone::Yes } }
+}
+
+fn load_spec(
+    manifest: &Manifest,
+    folder: std::path::PathBuf,
+    seat: &Seat,
+    settings: &ModelSettings,
+) -> Result<LoadSpec, String> {
+    let device = match (seat.kind, seat.gpu) {
+        (InstanceKind::Cpu | InstanceKind::Auto | InstanceKind::Model, _) => Device::Cpu,
+        (InstanceKind::Gpu, gpu) => Device::Cuda(gpu.unwrap_or(0)),
+    };
+    let folder = std::path::absolute(folder).map_err(|e| format!("no absolute path: {e}"))?;
+    Ok(LoadSpec {
+        engine: engine(manifest.engine).to_owned(),
+        folder,
+        filename: manifest.filename.clone().unwrap_or_default(),
+        device,
+        threads: settings.worker.threads,
+        max_batch_size: manifest.max_batch_size,
+        inputs: manifest.input_specs(View::Model),
+        outputs: manifest.output_specs(View::Model),
+        parameters: manifest.parameters.clone(),
+    })
+}
+
+/// The name by which a worker binary knows an engine.
+fn engine(kind: EngineKind) -> &'static str {
+    match kind {
+        EngineKind::Torch => "torch",
+        EngineKind::Echo => "echo",
+    }
+}
+
+/// A binary an engine: a worker maps only the framework that its model needs.
+fn binary(kind: EngineKind) -> &'static str {
+    match kind {
+        EngineKind::Torch => "bulkhead-worker-torch",
+        EngineKind::Echo => "bulkhead-worker",
+    }
+}
+
+fn instance_spec(
+    id: InstanceId,
+    load: LoadSpec,
+    manifest: &Manifest,
+    settings: &ModelSettings,
+    kit: &Kit,
+) -> Result<InstanceSpec, String> {
+    let worker = &settings.worker;
+    let Geometry { request_bytes, response_bytes, slots } = Geometry::of(manifest, worker);
+    let geometry = layout::Geometry::new(u32::from(slots), request_bytes, response_bytes);
+    let restart = &settings.restart;
+    let policy = Policy {
+        load_timeout: worker.handshake_timeout.saturating_add(worker.load_timeout),
+        drain_timeout: worker.drain_timeout,
+        stop_grace: worker.stop_timeout,
+        kill_repeat: KILL_REPEAT,
+        restart: RestartPolicy {
+            max_restarts: restart.max_restarts,
+            window: restart.window,
+            backoff: Backoff {
+                initial: restart.backoff.initial,
+                factor: restart.backoff.factor,
+                max: restart.backoff.max,
+                jitter: restart.backoff.jitter,
+                reset_after: restart.reset_after,
+            },
+            no_retry_on: Vec::new(),
+        },
+    };
+    Ok(InstanceSpec {
+        id,
+        binary: kit.binaries.join(binary(manifest.engine)),
+        load,
+        geometry: geometry.map_err(|e| e.to_string())?,
+        policy,
+        health: HealthPolicy { grace: HANG_GRACE, spare_doorbells: SPARE_DOORBELLS, facts: FACTS },
+        handshake_timeout: worker.handshake_timeout,
+        log: LogLimits {
+            lines_per_second: worker.log_lines_per_second,
+            line_bytes: worker.log_line_bytes,
+            tail_lines: usize::from(worker.log_tail_lines),
+        },
+    })
+}
+
+/// The configuration's tensors, completed by the worker's; or the worker's, if it names none.
+fn schema(model: &ModelName, manifest: &Manifest, loaded: &Loaded) -> Schema {
+    let ports = |client: Vec<TensorSpec>, told: &[TensorSpec]| -> Vec<Port> {
+        if client.is_empty() {
+            return told.iter().map(|spec| Port::new(spec.clone(), spec.clone())).collect();
+        }
+        let by_name: BTreeMap<&str, &TensorSpec> =
+            told.iter().map(|spec| (spec.name.as_str(), spec)).collect();
+        let complete = |mut client: TensorSpec| {
+            let model = by_name.get(client.name.as_str()).map_or(client.clone(), |&s| s.clone());
+            client.dtype = client.dtype.or(model.dtype);
+            if client.dims.is_none() {
+                client.dims.clone_from(&model.dims);
+            }
+            Port::new(client, model)
+        };
+        client.into_iter().map(complete).collect()
+    };
+    Schema {
+        model: model.to_string(),
+        max_batch: manifest.max_batch_size,
+        inputs: ports(manifest.input_specs(View::Client), &loaded.inputs),
+        outputs: ports(manifest.output_specs(View::Client), &loaded.outputs),
+    }
+}
