@@ -125,3 +125,71 @@ impl AlignedBytes {
         &mut self.memory[self.start..self.start + self.len]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says how many inputs it saw; fails if told so.
+    struct Probe {
+        inputs: Vec<TensorSpec>,
+        runs: usize,
+        fails: bool,
+    }
+
+    impl Engine for Probe {
+        fn schema(&self) -> Schema {
+            Schema { inputs: self.inputs.clone(), outputs: Vec::new() }
+        }
+
+        fn infer(
+            &mut self,
+            request: &Request<'_>,
+            outputs: &mut dyn Outputs,
+        ) -> Result<(), EngineError> {
+            self.runs += 1;
+            if self.fails {
+                return Err(EngineError::Model("zeros".into()));
+            }
+            let input = request.inputs[0];
+            assert!(input.bytes.as_ptr().addr().is_multiple_of(TENSOR_ALIGN));
+            let InputView { index, dtype, shape, bytes } = input;
+            let plan = [PlannedOutput { index, dtype, shape, len: bytes.len() }];
+            outputs.place(&plan)?.bytes[0].copy_from_slice(bytes);
+            Ok(())
+        }
+    }
+
+    fn probe(dtype: Option<DataType>, dims: &[i64]) -> Probe {
+        let tensor = |dtype, optional| TensorSpec {
+            name: "x".into(),
+            dtype,
+            dims: Some(dims.to_vec()),
+            optional,
+        };
+        Probe { inputs: vec![tensor(dtype, false), tensor(None, true)], runs: 0, fails: false }
+    }
+
+    #[test]
+    fn known_inputs_are_run_with_free_dimensions_of_one() {
+        let mut engine = probe(Some(DataType::Fp32), &[-1, 3, 224, 224]);
+        assert!(matches!(warm_up(&mut engine), Warmup::Done(_)));
+        assert_eq!(engine.runs, RUNS);
+        let mut engine = probe(Some(DataType::Bytes), &[2]);
+        assert!(matches!(warm_up(&mut engine), Warmup::Done(_)));
+    }
+
+    #[test]
+    fn unknown_and_huge_inputs_are_not_run() {
+        let skipped = Warmup::Skipped { input: "x".into() };
+        assert_eq!(warm_up(&mut probe(None, &[1])), skipped);
+        assert_eq!(warm_up(&mut probe(Some(DataType::Fp64), &[1 << 40])), skipped);
+    }
+
+    #[test]
+    fn a_failure_ends_the_warm_up() {
+        let mut engine = Probe { fails: true, ..probe(Some(DataType::Fp32), &[1]) };
+        assert_eq!(warm_up(&mut engine), Warmup::Failed(EngineError::Model("zeros".into())));
+        assert_eq!(engine.runs, 1);
+    }
+}
