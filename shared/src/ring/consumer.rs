@@ -1,6 +1,7 @@
 //! The ends that consume: requests in the worker, completions in the supervisor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Generation, RequestId};
@@ -123,7 +124,7 @@ pub enum AttachError {
 /// The worker's end of the request ring.
 #[derive(Debug)]
 pub struct RequestConsumer {
-    map: ReadOnlyMapping,
+    map: Arc<ReadOnlyMapping>,
     geometry: Geometry,
     tail: u32,
     sleeper: Sleeper,
@@ -144,6 +145,7 @@ pub fn attach(
         return Err(InvalidGeometry::Header.into());
     }
     let response_map = Mapping::sealed(responses.as_fd(), geometry.response_object().len())?;
+    let map = Arc::new(map);
     let consumer = RequestConsumer { map, geometry, tail: 0, sleeper: Sleeper::default() };
     Ok((consumer, ResponseProducer::new(response_map, geometry, generation)))
 }
@@ -180,9 +182,29 @@ impl RequestConsumer {
         self.sleeper.awake(responses.doorbell());
     }
 
+    /// What another thread of this worker wakes [`RequestConsumer::sleep`] with.
+    pub fn alarm(&self) -> Alarm {
+        Alarm { map: Arc::clone(&self.map) }
+    }
+
     /// The request object, which holds the supervisor's doorbell word.
     pub fn map(&self) -> &ReadOnlyMapping {
         &self.map
+    }
+}
+
+/// Wakes the worker's own consumer, to make it look at something other than the ring.
+///
+/// A worker cannot change the bell, so a wake that comes before the consumer has reached the
+/// kernel is lost: ring again until it has looked.
+#[derive(Clone, Debug)]
+pub struct Alarm {
+    map: Arc<ReadOnlyMapping>,
+}
+
+impl Alarm {
+    pub fn ring(&self) {
+        futex::wake(self.map.word(BELL), 1);
     }
 }
 
@@ -226,8 +248,6 @@ impl Taken<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::ring::layout::{Place, Status};
     use crate::ring::producer::{RequestArena, RequestProducer, Wake};
@@ -325,6 +345,21 @@ mod tests {
         assert_eq!(p.up.next(&p.responses), Err(Violation::TensorCount(65)));
         p.worker.1.scribble(0xee);
         assert!(matches!(p.up.next(&p.responses), Err(Violation::HeadJump(_))));
+    }
+
+    #[test]
+    fn an_alarm_that_rings_until_it_is_heard_ends_a_sleep() {
+        let p = pair(2);
+        let (mut requests, responses) = p.worker;
+        let alarm = requests.alarm();
+        let worker = std::thread::spawn(move || {
+            requests.sleep(&responses, Duration::from_secs(60));
+        });
+        while !worker.is_finished() {
+            alarm.ring();
+            std::thread::yield_now();
+        }
+        worker.join().unwrap();
     }
 
     #[test]

@@ -198,6 +198,10 @@ impl ResponseProducer {
         self.generation
     }
 
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// The data area of a response slot.
     pub fn data_mut(&mut self, slot: u32) -> &mut [u8] {
         assert!(slot < self.geometry.slots(), "a slot that exists");

@@ -139,7 +139,7 @@ mod tests {
             if let Ok(t) = decode(&entry, memory) {
                 prop_assert!(t.offset + t.len <= memory);
                 if let Some(size) = t.dtype.size() {
-                    prop_assert_eq!(t.shape.elements() as usize * size, t.len);
+                    prop_assert_eq!(usize::try_from(t.shape.elements()).unwrap() * size, t.len);
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    sendmsg, socketpair, sockopt,
 };
 
 /// Whether a call may wait for the other side.
@@ -50,11 +50,19 @@ pub fn set_receive_timeout(
     socket: BorrowedFd<'_>,
     timeout: std::time::Duration,
 ) -> Result<(), Errno> {
-    let timeout = nix::sys::time::TimeVal::new(
-        i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        i64::from(timeout.subsec_micros()),
-    );
-    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)
+    nix::sys::socket::setsockopt(&socket, sockopt::ReceiveTimeout, &time_value(timeout))
+}
+
+/// Makes blocking sends fail with `EAGAIN` after `timeout`.
+pub fn set_send_timeout(socket: BorrowedFd<'_>, timeout: std::time::Duration) -> Result<(), Errno> {
+    nix::sys::socket::setsockopt(&socket, sockopt::SendTimeout, &time_value(timeout))
+}
+
+fn time_value(time: std::time::Duration) -> nix::sys::time::TimeVal {
+    nix::sys::time::TimeVal::new(
+        i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        i64::from(time.subsec_micros()),
+    )
 }
 
 /// Sends one packet whole or not at all. A peer that has gone is an error, never a signal.
