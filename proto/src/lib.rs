@@ -1,7 +1,9 @@
 //! Every format that crosses a process boundary, and nothing else.
 //!
 //! - [`control`]: commands from the supervisor down to a worker, facts from a worker up.
+//! - [`inference`]: what clients speak, the Open Inference Protocol.
 //! - [`codec`]: the one place that turns them into bytes, with a size limit in both directions.
 
 pub mod codec;
 pub mod control;
+pub mod inference;
