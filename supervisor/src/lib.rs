@@ -1,6 +1,7 @@
 //! The supervisor.
 #![forbid(unsafe_code)]
 pub mod admission;
+pub mod frontend;
 pub mod health;
 pub mod lane;
 pub mod lifecycle;
