@@ -104,6 +104,17 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
         }
     }
 
+    /// Waits for the rest of a body that is known to be small, without copying what is there.
+    pub(crate) async fn gather(&mut self, small: usize) -> Result<(), RequestError> {
+        match self.remaining() {
+            Some(remaining) if remaining <= small && remaining > self.rest.len() => {
+                self.rest = self.take(remaining).await?;
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Exactly `length` bytes; what came beyond them is handed out later.
     pub(crate) async fn take(&mut self, length: usize) -> Result<Bytes, RequestError> {
         let mut first = self.next().await?.unwrap_or_default();

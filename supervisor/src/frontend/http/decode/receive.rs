@@ -14,6 +14,10 @@ use super::{cells, plan, raw};
 use crate::frontend::http::heavy::heavy;
 use crate::request::{InferHead, RequestError, What};
 
+/// Up to here a body is read before it gets a slot: most come with their head anyway, and one more
+/// copy of the others is cheap.
+const SMALL_BODY: usize = 64 << 10;
+
 /// A slot whose inputs are complete, and what the reply should look like.
 #[derive(Debug)]
 pub(crate) struct Received<S> {
@@ -71,6 +75,8 @@ where
     let wrong = |verdict: Verdict| verdict.into_error(gate.model(), name_of);
     check_announced(body, &segments).map_err(|e| e.into_error(wrong))?;
 
+    // A slow client with a small body must not hold a slot meanwhile.
+    body.gather(SMALL_BODY).await?;
     let mut slot = gate.admit(&plan.head).await?;
     body.limit_until(slot.deadline());
     fill_from_json(&plan, &mut slot)?;
