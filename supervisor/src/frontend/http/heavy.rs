@@ -7,7 +7,9 @@ const HEAVY_BYTES: usize = 256 << 10;
 
 /// Runs `work`, which goes over so many bytes. Other tasks of this thread move away if it is much.
 pub(super) fn heavy<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
-    let can_move = Handle::try_current()
-        .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if bytes >= HEAVY_BYTES && can_move { tokio::task::block_in_place(work) } else { work() }
+    let runtime = if bytes < HEAVY_BYTES { None } else { Handle::try_current().ok() };
+    match runtime.map(|runtime| runtime.runtime_flavor()) {
+        Some(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
