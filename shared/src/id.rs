@@ -139,7 +139,7 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// Numbers the requests that one supervisor has admitted; never reused.
+/// Numbers the requests of one model version; never reused while a supervisor runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 

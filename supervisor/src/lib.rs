@@ -1,7 +1,12 @@
 //! The supervisor.
 #![forbid(unsafe_code)]
+
 pub mod admission;
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod exit;
+pub mod frontend;
 pub mod health;
 pub mod lane;
 pub mod lifecycle;
@@ -12,3 +17,5 @@ pub mod request;
 pub mod route;
 pub mod schedule;
 pub mod schema;
+pub mod system;
+pub mod telemetry;

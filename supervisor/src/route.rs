@@ -21,24 +21,40 @@ use crate::schema::Schema;
 /// Where requests for one version of a model go. Outlives the version's workers.
 #[derive(Debug)]
 pub struct Route {
-    pub model: ModelName,
-    pub version: ModelVersion,
-    pub platform: String,
-    pub infer_timeout: Duration,
-    pub queue: Arc<SlotQueue>,
+    parts: RouteParts,
     schema: ArcSwap<Schema>,
+    next_request: AtomicU64,
 }
 
 impl Route {
     pub fn new(parts: RouteParts, schema: Schema) -> Self {
-        let RouteParts { model, version, platform, infer_timeout, queue } = parts;
-        let schema = ArcSwap::from_pointee(schema);
-        Self { model, version, platform, infer_timeout, queue, schema }
+        Self { parts, schema: ArcSwap::from_pointee(schema), next_request: AtomicU64::new(1) }
+    }
+
+    pub fn model(&self) -> &str {
+        self.parts.model.as_str()
+    }
+
+    pub fn version(&self) -> ModelVersion {
+        self.parts.version
+    }
+
+    pub fn platform(&self) -> &str {
+        &self.parts.platform
+    }
+
+    pub fn queue(&self) -> &Arc<SlotQueue> {
+        &self.parts.queue
     }
 
     /// When a request that arrives now must have been answered.
     pub fn deadline(&self) -> Instant {
-        Instant::now() + self.infer_timeout
+        Instant::now() + self.parts.infer_timeout
+    }
+
+    /// A number for one request, never used before by this route.
+    pub fn next_request(&self) -> RequestId {
+        RequestId(self.next_request.fetch_add(1, Ordering::Relaxed))
     }
 
     pub fn schema(&self) -> Arc<Schema> {
@@ -136,7 +152,6 @@ struct Shared {
     required: ArcSwap<BTreeSet<ModelName>>,
     draining: AtomicBool,
     started: AtomicBool,
-    next_request: AtomicU64,
     demand: mpsc::Sender<Demand>,
 }
 
@@ -152,7 +167,6 @@ impl Routes {
             required: ArcSwap::default(),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
-            next_request: AtomicU64::new(1),
             demand,
         };
         (Self { shared: Arc::new(shared) }, wishes)
@@ -190,7 +204,7 @@ impl Routes {
         Ok(Metadata {
             name: model.to_owned(),
             versions,
-            platform: route.platform.clone(),
+            platform: route.platform().to_owned(),
             inputs: schema.inputs.iter().map(|port| port.client_spec()).collect(),
             outputs: schema.outputs.iter().map(|port| port.client_spec()).collect(),
         })
@@ -305,11 +319,6 @@ impl Routes {
             change(models.entry(model.clone()).or_default());
             models
         });
-    }
-
-    /// A number for one request, never used before.
-    pub fn next_request(&self) -> RequestId {
-        RequestId(self.shared.next_request.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -229,20 +229,20 @@ impl Schema {
     }
 
     /// A schema that knows what this request and its reply showed, if that is more.
-    pub fn learned(&self, head: &InferHead, replies: &[ReplyTensor]) -> Option<Self> {
+    pub fn learned(&self, inputs: &[Input], outputs: &[TensorDesc]) -> Option<Self> {
         let open = |port: &Port| port.dtype.is_none() || port.dims.is_none();
         if !self.inputs.iter().chain(&self.outputs).any(open) {
             return None;
         }
         let mut schema = self.clone();
         let mut more = false;
-        for decl in &head.inputs {
-            let port = schema.inputs.iter_mut().find(|port| *port.name == *decl.name);
-            more |= port.is_some_and(|port| port.learn(decl.dtype, &decl.shape));
+        for input in inputs {
+            let port = schema.inputs.get_mut(input.index as usize);
+            more |= port.is_some_and(|port| port.learn(input.dtype, &input.shape));
         }
-        for reply in replies {
-            let port = schema.outputs.iter_mut().find(|port| port.name == reply.name);
-            more |= port.is_some_and(|port| port.learn(reply.dtype, &reply.shape));
+        for output in outputs {
+            let port = schema.outputs.get_mut(output.index as usize);
+            more |= port.is_some_and(|port| port.learn(output.dtype, &output.shape));
         }
         more.then_some(schema)
     }
@@ -386,10 +386,10 @@ mod tests {
         open.inputs.truncate(1);
         (open.inputs[0].dtype, open.inputs[0].dims) = (None, None);
         let head = head(vec![decl("a", DataType::Int8, &[4, 4])]);
-        assert!(open.fit(&head).is_ok());
-        let learned = open.learned(&head, &[]).unwrap();
+        let inputs = open.fit(&head).unwrap().inputs;
+        let learned = open.learned(&inputs, &[]).unwrap();
         assert_eq!(learned.inputs[0].dtype, Some(DataType::Int8));
         assert_eq!(learned.inputs[0].dims, Some(vec![-1, -1]));
-        assert_eq!(learned.learned(&head, &[]), None);
+        assert_eq!(learned.learned(&inputs, &[]), None);
     }
 }

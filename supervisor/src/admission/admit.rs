@@ -5,10 +5,10 @@ use std::sync::Arc;
 use shared::id::RequestId;
 use tokio::time::Instant;
 
-use crate::lane::{Lease, Outputs, Reply, RunError};
+use crate::lane::{Input, Lease, Outputs, Reply, RunError};
 use crate::request::{InferHead, RequestError, What};
-use crate::route::{Route, Routes};
-use crate::schema::Schema;
+use crate::route::Route;
+use crate::schema::{Fitted, Schema};
 
 /// A request that has a slot; its inputs can be written.
 #[derive(Debug)]
@@ -17,28 +17,24 @@ pub struct Admitted {
     route: Arc<Route>,
     schema: Arc<Schema>,
     lease: Lease,
+    inputs: Vec<Input>,
     outputs: Outputs,
     deadline: Instant,
 }
 
-/// Checks `head` against the route's schema and waits for a slot, at most until `deadline`, or
-/// until the client's own timeout if that ends sooner.
+/// Checks `head` against the route's schema and waits for a slot, at most until `deadline`.
 pub async fn admit(
-    routes: &Routes,
     route: &Arc<Route>,
     head: &InferHead,
     deadline: Instant,
 ) -> Result<Admitted, RequestError> {
     let schema = route.schema();
     let fitted = schema.fit(head)?;
-    let deadline = match head.timeout {
-        Some(timeout) => deadline.min(Instant::now() + timeout),
-        None => deadline,
-    };
-    let mut lease = route.queue.acquire(deadline).await?;
+    let mut lease = route.queue().acquire(deadline).await?;
     lease.lay_out(&fitted.inputs)?;
-    let (id, route) = (routes.next_request(), Arc::clone(route));
-    Ok(Admitted { id, route, schema, lease, outputs: fitted.outputs, deadline })
+    let Fitted { inputs, outputs } = fitted;
+    let (id, route) = (route.next_request(), Arc::clone(route));
+    Ok(Admitted { id, route, schema, lease, inputs, outputs, deadline })
 }
 
 impl Admitted {
@@ -54,21 +50,21 @@ impl Admitted {
     }
 
     /// Hands the request to a worker and waits for its reply, at most until the deadline.
-    pub async fn run(self, head: &InferHead) -> Result<Reply, RequestError> {
-        let Self { id, route, schema, lease, outputs, deadline } = self;
+    pub async fn run(self) -> Result<Reply, RequestError> {
+        let Self { id, route, schema, lease, inputs, outputs, deadline } = self;
         let pending = lease.publish(id, outputs.wanted, deadline)?;
         let completed = pending.answer(deadline).await.map_err(|error| match error {
             RunError::Ended(error) => error,
             RunError::Deadline => {
                 let message = format!(
                     "model '{}' did not answer within the deadline of the request",
-                    route.model
+                    route.model()
                 );
                 RequestError::new(What::Deadline, message)
             }
         })?;
         let reply = completed.into_reply(outputs, |desc| schema.output(desc))?;
-        if let Some(schema) = schema.learned(head, reply.tensors()) {
+        if let Some(schema) = schema.learned(&inputs, reply.descs()) {
             route.learn(schema);
         }
         Ok(reply)

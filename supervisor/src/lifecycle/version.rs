@@ -197,7 +197,7 @@ fn load_spec(
     };
     let folder = std::path::absolute(folder).map_err(|e| format!("no absolute path: {e}"))?;
     Ok(LoadSpec {
-        engine: engine(manifest.engine).to_owned(),
+        engine: manifest.engine.backend().to_owned(),
         folder,
         filename: manifest.filename.clone().unwrap_or_default(),
         device,
@@ -207,14 +207,6 @@ fn load_spec(
         outputs: manifest.output_specs(View::Model),
         parameters: manifest.parameters.clone(),
     })
-}
-
-/// The name by which a worker binary knows an engine.
-fn engine(kind: EngineKind) -> &'static str {
-    match kind {
-        EngineKind::Torch => "torch",
-        EngineKind::Echo => "echo",
-    }
 }
 
 /// A binary an engine: a worker maps only the framework that its model needs.

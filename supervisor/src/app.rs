@@ -1,0 +1,163 @@
+//! The composition root: the only file that knows every part.
+//!
+//! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
+//! the configuration was checked.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, timeout};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::frontend::http::{self, HttpDeps, HttpSettings, RepositoryControl};
+use crate::lane::Bells;
+use crate::lifecycle::catalog::{Catalog, Ending};
+use crate::lifecycle::instance::{Accounts, Kit};
+use crate::process::Spawner;
+use crate::quota::Ledger;
+use crate::route::{Demand, Routes};
+use crate::system::{RuntimeFile, Signals};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot take over signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot start the thread that starts workers")]
+    Spawner(#[source] io::Error),
+    #[error("cannot find the folder of this program, in which the worker programs are")]
+    Binaries(#[source] io::Error),
+    #[error("cannot listen on http.listen = {0}")]
+    Bind(SocketAddr, #[source] io::Error),
+    #[error("cannot write runtime_file = {}", .0.display())]
+    RuntimeFile(PathBuf, #[source] io::Error),
+}
+
+/// A server that is bound and not yet serving.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    signals: Signals,
+    kit: Kit,
+    routes: Routes,
+    wishes: mpsc::Receiver<Demand>,
+    _runtime_file: RuntimeFile,
+}
+
+/// The runtime, whose threads look at the completions of all workers before they sleep.
+pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
+    let bells = Arc::new(Bells::default());
+    let (parking, unparking) = (Arc::clone(&bells), Arc::clone(&bells));
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = config.limits.threads {
+        builder.worker_threads(usize::from(threads));
+    }
+    let runtime = builder
+        .thread_name("supervisor")
+        .enable_all()
+        .on_thread_park(move || parking.on_park())
+        .on_thread_unpark(move || unparking.on_unpark())
+        .build();
+    Ok((runtime.map_err(StartError::Runtime)?, bells))
+}
+
+impl App {
+    pub async fn build(config: Config, bells: Arc<Bells>) -> Result<Self, StartError> {
+        let signals = Signals::take().map_err(StartError::Signals)?;
+        let listen = config.http.listen;
+        let bound = |e| StartError::Bind(listen, e);
+        let listener = TcpListener::bind(listen).await.map_err(bound)?;
+        let address = listener.local_addr().map_err(bound)?;
+        let spawner = Spawner::start(Handle::current()).map_err(StartError::Spawner)?;
+        let program = std::env::current_exe().map_err(StartError::Binaries)?;
+        let accounts = Accounts {
+            arenas: Ledger::new(config.limits.arena_memory as u64),
+            workers: Ledger::new(u64::from(config.limits.max_workers)),
+        };
+        let kit = Kit {
+            spawner,
+            bells,
+            accounts: Arc::new(Mutex::new(accounts)),
+            binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
+        };
+        let file = RuntimeFile::write(&config.runtime_file, address)
+            .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
+        let (routes, wishes) = Routes::new();
+        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
+    }
+
+    /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
+    /// then the workers when the last request was answered.
+    pub async fn run(self) -> Exit {
+        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
+            self;
+        let drain_timeout = config.shutdown.drain_timeout;
+        let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
+        let mut catalog = Catalog::new(config, kit, routes.clone());
+        catalog.open().await;
+        let (end, ending) = mpsc::channel(2);
+        let catalog = tokio::spawn(catalog.run(wishes, ending));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let http = tokio::spawn(http::serve(listener, deps, stopped));
+        info!(http = %address, pid = std::process::id(), "listening");
+
+        let signal = signals.next().await;
+        info!(signal, "draining: no new connections, requests in progress may finish");
+        routes.drain();
+        drop(stop);
+        let drain = async {
+            let mut http = http;
+            if timeout(drain_timeout, &mut http).await.is_err() {
+                warn!(?drain_timeout, "shutdown.drain_timeout has passed; connections are closed");
+                http.abort();
+            }
+            let (drained, unloaded) = oneshot::channel();
+            // The catalog lives until it is told to end.
+            let _ended = end.send(Ending::Drain(drained)).await;
+            let _ended = unloaded.await;
+        };
+        let exit = tokio::select! {
+            () = drain => Exit::Ok,
+            signal = signals.next() => {
+                warn!(signal, "second signal: workers are killed");
+                let _ended = end.send(Ending::Kill).await;
+                Exit::Forced
+            }
+        };
+        // After a drain it has returned; after a kill it has asked every instance to kill.
+        let _late = timeout(Duration::from_secs(1), catalog).await;
+        info!(?exit, "ended");
+        exit
+    }
+}
+
+fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {
+    let (http, limits) = (&config.http, &config.limits);
+    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    HttpSettings {
+        max_body: limits.max_body,
+        max_decompressed: limits.max_decompressed,
+        max_chunks: count(limits.max_chunks),
+        max_json_depth: usize::from(limits.max_json_depth),
+        max_connections: count(http.max_connections),
+        header_timeout: http.header_timeout,
+        body_timeout: http.body_timeout,
+        stall_timeout: http.stall_timeout,
+        idle_timeout: http.idle_timeout,
+        repository_control: match http.repository_control.allows(address) {
+            true => RepositoryControl::Allowed,
+            false => RepositoryControl::Forbidden,
+        },
+    }
+}

@@ -1,0 +1,110 @@
+//! One connection: HTTP/1.1 or HTTP/2, found out from its first bytes.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use hyper::Version;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::activity::{Activity, Counted, Verdict, Watch};
+use super::service;
+use super::settings::HttpDeps;
+
+/// Most requests in progress on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of body that a client may send ahead, for one request and for a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const MAX_HEADER_LIST: u32 = 64 << 10;
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Server {
+    deps: HttpDeps,
+    protocol: auto::Builder<TokioExecutor>,
+}
+
+impl Server {
+    pub(super) fn new(deps: HttpDeps) -> Self {
+        let mut protocol = auto::Builder::new(TokioExecutor::new());
+        // `activity::Watch` bounds the time for a head, and idleness with it.
+        protocol.http1().timer(TokioTimer::new()).header_read_timeout(None);
+        protocol
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST);
+        Self { deps, protocol }
+    }
+
+    pub(super) fn max_connections(&self) -> usize {
+        self.deps.settings.max_connections
+    }
+}
+
+enum Event {
+    Ended,
+    Stop,
+    Tick,
+}
+
+/// Serves until the client leaves, is idle or stuck for too long, or, after `stop`, until the
+/// requests in progress are answered.
+pub(super) async fn serve_connection(
+    server: Arc<Server>,
+    socket: TcpStream,
+    mut stop: watch::Receiver<()>,
+) {
+    // Without it small responses may wait for an acknowledgement; a failure costs only latency.
+    let _best_effort = socket.set_nodelay(true);
+    let activity = Arc::new(Activity::default());
+    let io = TokioIo::new(Counted { socket, activity: Arc::clone(&activity) });
+    let service = {
+        let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
+        service_fn(move |request: hyper::Request<Incoming>| {
+            let busy = activity.begin();
+            if request.version() == Version::HTTP_2 {
+                activity.is_multiplexed();
+            }
+            let server = Arc::clone(&server);
+            async move {
+                let answer = service::answer(&server.deps, request).await;
+                drop(busy);
+                Ok::<_, Infallible>(answer)
+            }
+        })
+    };
+    let settings = &server.deps.settings;
+    let mut watch = Watch::new(Instant::now(), settings.header_timeout, settings.idle_timeout);
+    let mut connection = pin!(server.protocol.serve_connection(io, service));
+    let mut stopping = false;
+    loop {
+        let event = tokio::select! {
+            biased;
+            _ = connection.as_mut() => Event::Ended,
+            _ = stop.changed(), if !stopping => Event::Stop,
+            () = sleep(watch.interval()) => Event::Tick,
+        };
+        match event {
+            Event::Ended => return,
+            Event::Stop => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            Event::Tick => match watch.look(Instant::now(), activity.snapshot()) {
+                Verdict::Fine => {}
+                Verdict::Idle => connection.as_mut().graceful_shutdown(),
+                Verdict::Stuck => return,
+            },
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One inference, from its headers to its response.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::body::Body;
+use hyper::header::{CONTENT_ENCODING, HeaderValue};
+use shared::tensor::TensorSpec;
+use tokio::time::Instant;
+
+use super::decode::{BodyReader, Coding, Gate, JSON_LENGTH, body_kind, receive};
+use super::encode::{Echo, Encoded, compress, encode, name_of, negotiate};
+use super::endpoint::Target;
+use super::heavy::heavy;
+use super::respond::{self, Answer};
+use super::settings::HttpDeps;
+use crate::admission::{Admitted, admit};
+use crate::request::{InferHead, RequestError, What};
+use crate::route::{Route, Routes};
+
+/// Nothing of the body is read before the model is known to be there.
+pub(super) async fn infer<B: Body<Data = Bytes> + Unpin>(
+    deps: &HttpDeps,
+    target: &Target<'_>,
+    headers: &HeaderMap,
+    body: &mut BodyReader<'_, B>,
+) -> Result<Answer, RequestError> {
+    let route = deps.routes.resolve(&target.model, target.version)?;
+    let kind = body_kind(headers)?;
+    let gate = ModelGate { routes: &deps.routes, route: &route };
+    let received = receive(body, kind, deps.settings.max_json_depth, &gate).await?;
+    let reply = received.slot.run().await?;
+    let echo =
+        Echo { id: received.client_id.as_deref(), model: route.model(), version: route.version() };
+    let encoded = encode(echo, &received.wanted, &reply, deps.settings.max_body)?;
+    drop(reply);
+    respond_with(encoded, negotiate(headers))
+}
+
+fn respond_with(encoded: Encoded, coding: Option<Coding>) -> Result<Answer, RequestError> {
+    let Encoded { body, json_length } = encoded;
+    let body = match coding {
+        None => body,
+        Some(coding) => heavy(body.len(), || compress(coding, &body))
+            .map_err(|_| RequestError::new(What::Internal, "the reply could not be compressed"))?,
+    };
+    let content_type = if json_length.is_some() { respond::BINARY } else { respond::JSON };
+    let mut response = respond::body(body, content_type);
+    if let Some(length) = json_length {
+        response.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
+    }
+    if let Some(coding) = coding {
+        response.headers_mut().insert(CONTENT_ENCODING, name_of(coding));
+    }
+    Ok(response)
+}
+
+struct ModelGate<'a> {
+    routes: &'a Routes,
+    route: &'a Arc<Route>,
+}
+
+impl Gate for ModelGate<'_> {
+    type Slot = Admitted;
+
+    fn model(&self) -> &str {
+        self.route.model()
+    }
+
+    fn inputs(&self) -> Result<Vec<TensorSpec>, RequestError> {
+        let metadata = self.routes.metadata(self.route.model(), Some(self.route.version()))?;
+        Ok(metadata.inputs)
+    }
+
+    /// The client's own deadline counts if it is sooner than the model's.
+    async fn admit(&self, head: &InferHead) -> Result<Admitted, RequestError> {
+        let deadline = self.route.deadline();
+        let own = head.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        admit(self.route, head, own.map_or(deadline, |own| own.min(deadline))).await
+    }
+}

@@ -1,0 +1,6 @@
+//! What clients speak. Each front end decodes into [`crate::request`], hands over to
+//! [`crate::admission`], and encodes the reply; nothing below knows a protocol.
+//!
+//! - [`http`]: the REST form of the Open Inference Protocol.
+
+pub mod http;

@@ -1,0 +1,5 @@
+//! What the server says of itself. Logs now; metrics and traces have their room here.
+
+mod logs;
+
+pub use logs::{InvalidFilter, start_logs};
