@@ -49,13 +49,29 @@ pub(crate) fn headline(raw: &str) -> &str {
 fn split(raw: &str) -> (&str, &str) {
     let text = FRAMES.iter().filter_map(|mark| raw.find(mark)).min().map_or(raw, |end| &raw[..end]);
     let text = text.trim();
-    match text.rfind(HERE) {
-        Some(at) if at + HERE.len() < text.len() => {
-            let (traceback, message) = text.split_at(at + HERE.len());
-            (message.trim(), traceback)
-        }
-        Some(_) | None => (text, ""),
+    let Some(at) = text.rfind(HERE) else { return (text, "") };
+    let (trace, rest) = text.split_at(at + HERE.len());
+    match start_of_message(rest) {
+        Some(start) => (rest[start..].trim(), trace),
+        None => (text, ""),
     }
+}
+
+/// Skips the source that a traceback may quote beyond the marked line: a message begins with the
+/// name of its exception, or is the last line.
+fn start_of_message(rest: &str) -> Option<usize> {
+    let mut last = None;
+    for line in rest.lines() {
+        let name = line.split_once(": ").map_or("", |(name, _)| name);
+        let start = line.as_ptr().addr() - rest.as_ptr().addr();
+        if !name.contains(' ') && (name.ends_with("Error") || name.ends_with("Exception")) {
+            return Some(start);
+        }
+        if !line.trim().is_empty() {
+            last = Some(start);
+        }
+    }
+    last
 }
 
 #[cfg(test)]
@@ -67,6 +83,7 @@ mod tests {
         \x20 File \"code/__torch__.py\", line 9, in forward\n\
         \x20     ops.prim.RaiseException(\"out of memory is only quoted\")\n\
         \x20     ~~~~~~~~~~~~~~~~~~~~~~~ <--- HERE\n\
+        \x20   return x\n\
         RuntimeError: the sum is negative\n";
 
     #[test]

@@ -141,3 +141,6 @@ fn ordinal(device: tch::Device) -> c_int {
 fn c_text(bytes: &[u8]) -> Result<CString, TorchError> {
     CString::new(bytes).map_err(|_| TorchError("a name holds a zero byte".to_owned()))
 }
+
+#[cfg(test)]
+mod tests;
