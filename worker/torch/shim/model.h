@@ -47,13 +47,22 @@ inline std::string type_of(const IValue& value) {
   return value.isNone() ? "None" : value.type()->repr_str();
 }
 
+inline std::runtime_error no_output(const std::string& type, size_t position) {
+  return std::runtime_error("output " + std::to_string(position) + " of forward() has type " +
+                            type + "; an output must be a dense tensor or a number");
+}
+
 inline at::Tensor as_tensor(const IValue& value, size_t position) {
-  if (value.isTensor() && value.toTensor().defined()) return value.toTensor();
+  if (value.isTensor() && value.toTensor().defined()) {
+    // Sparse and nested tensors have no rows to copy, and no sizes either in part.
+    if (value.toTensor().layout() == at::kStrided && !value.toTensor().is_nested())
+      return value.toTensor();
+    throw no_output(c10::str(value.toTensor().layout(), " Tensor"), position);
+  }
   if (value.isBool()) return at::scalar_tensor(value.toBool(), at::kBool);
   if (value.isInt()) return at::scalar_tensor(value.toInt(), at::kLong);
   if (value.isDouble()) return at::scalar_tensor(value.toDouble(), at::kDouble);
-  throw std::runtime_error("output " + std::to_string(position) + " of forward() is a " +
-                           type_of(value) + "; an output must be a tensor or a number");
+  throw no_output(type_of(value), position);
 }
 
 inline std::vector<Output> flatten(const IValue& result) {

@@ -199,9 +199,10 @@ impl Argument<'_> {
 fn refused(spec: &TensorSpec, error: &ViewError) -> EngineError {
     match error {
         ViewError::Torch(text) => engine_error(&format!("input {:?}: {text}", spec.name)),
-        ViewError::Type(_) | ViewError::Length { .. } | ViewError::Bool => {
-            EngineError::InvalidInput(format!("input {:?}: {error}", spec.name))
-        }
+        ViewError::Type(_)
+        | ViewError::Length { .. }
+        | ViewError::Alignment(_)
+        | ViewError::Bool => EngineError::InvalidInput(format!("input {:?}: {error}", spec.name)),
     }
 }
 

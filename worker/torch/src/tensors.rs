@@ -55,6 +55,8 @@ pub(crate) enum ViewError {
     Type(DataType),
     #[error("{actual} bytes do not make a tensor of {dtype} {shape}")]
     Length { actual: usize, dtype: DataType, shape: Shape },
+    #[error("its bytes are not aligned to {0}")]
+    Alignment(usize),
     #[error("a byte of type BOOL is neither 0 nor 1")]
     Bool,
     #[error("libtorch cannot take it: {0}")]
@@ -64,12 +66,12 @@ pub(crate) enum ViewError {
 /// Views the bytes of an input without copying them.
 pub(crate) fn view<'a>(input: &InputView<'a>) -> Result<View<'a>, ViewError> {
     let InputView { dtype, shape, bytes, .. } = *input;
-    check_length(dtype, shape, bytes.len())?;
+    check_memory(dtype, shape, bytes)?;
     // Any other value in a C++ bool is undefined behaviour.
     if dtype == DataType::Bool && bytes.iter().any(|&byte| byte > 1) {
         return Err(ViewError::Bool);
     }
-    // SAFETY: the length was checked above; the bytes are borrowed for 'a, which the view carries;
+    // SAFETY: length and alignment were checked above; the bytes are borrowed for 'a, which the view carries;
     // the module's promise is that nothing writes through an input.
     let tensor = unsafe { from_raw(bytes.as_ptr().cast_mut(), dtype, shape) }?;
     Ok(View { tensor, bytes: PhantomData })
@@ -81,11 +83,11 @@ pub(crate) fn write(
     (dtype, shape): (DataType, Shape),
     bytes: &mut [u8],
 ) -> Result<(), ViewError> {
-    check_length(dtype, shape, bytes.len())?;
+    check_memory(dtype, shape, bytes)?;
     if bytes.is_empty() {
         return Ok(());
     }
-    // SAFETY: the length was checked above; the bytes are borrowed exclusively until this function
+    // SAFETY: length and alignment were checked above; the bytes are borrowed exclusively until this function
     // returns, and the tensor does not outlive it.
     let mut place = unsafe { from_raw(bytes.as_mut_ptr(), dtype, shape) }?;
     place.f_copy_(tensor).map_err(|error| ViewError::Torch(text_of(error)))
@@ -125,21 +127,27 @@ pub(crate) fn text_of(error: tch::TchError) -> String {
     if let tch::TchError::Torch(text) = error { text } else { error.to_string() }
 }
 
-fn check_length(dtype: DataType, shape: Shape, actual: usize) -> Result<(), ViewError> {
+fn check_memory(dtype: DataType, shape: Shape, bytes: &[u8]) -> Result<(), ViewError> {
     if !supports(dtype) {
         return Err(ViewError::Type(dtype));
     }
+    let actual = bytes.len();
     match shape.byte_len(dtype) {
-        Ok(Some(expected)) if expected == actual => Ok(()),
-        Ok(_) | Err(_) => Err(ViewError::Length { actual, dtype, shape }),
+        Ok(Some(expected)) if expected == actual => {}
+        Ok(_) | Err(_) => return Err(ViewError::Length { actual, dtype, shape }),
     }
+    let size = dtype.size().unwrap_or(1);
+    if !bytes.is_empty() && !bytes.as_ptr().addr().is_multiple_of(size) {
+        return Err(ViewError::Alignment(size));
+    }
+    Ok(())
 }
 
 /// A contiguous CPU tensor over memory that it does not own.
 ///
 /// # Safety
-/// - `data` points to the bytes of `dtype` × `shape`, and they outlive the tensor (libtorch asks
-///   for no alignment, its kernels load elements of any address; slots are aligned all the same);
+/// - `data` points to the bytes of `dtype` × `shape`, aligned to the element's size if there are
+///   any, and they outlive the tensor;
 /// - while the tensor lives they are not written elsewhere, and written through it only if the
 ///   caller may write them.
 unsafe fn from_raw(data: *mut u8, dtype: DataType, shape: Shape) -> Result<Tensor, ViewError> {

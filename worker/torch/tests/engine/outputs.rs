@@ -95,7 +95,10 @@ fn what_cannot_be_an_output_is_refused() {
     let mut list = model(source).output("y").load();
     let error = list.infer(&[fp32(&[1], &[1.0])]).unwrap_err();
     let EngineError::Model(message) = error else { panic!("{error:?}") };
-    assert!(message.contains("output 0 of forward() is a List[Tensor]"), "{message}");
+    assert!(message.contains("output 0 of forward() has type List[Tensor]"), "{message}");
+    let mut sparse = model("def forward(self, x):\n    return x.to_sparse()\n").load();
+    let error = sparse.infer(&[fp32(&[1], &[1.0])]).unwrap_err();
+    assert!(error.to_string().contains("has type Sparse Tensor"), "{error}");
     let mut complex = model("def forward(self, x):\n    return torch.complex(x, x)\n").load();
     let error = complex.infer(&[fp32(&[1], &[1.0])]).unwrap_err();
     assert!(error.to_string().contains("type ComplexFloat"), "{error}");
