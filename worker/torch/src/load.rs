@@ -17,7 +17,7 @@ use crate::names::{
     InputRule, Inputs, OutputRule, Outputs, learn_outputs, resolve_inputs, resolve_outputs,
 };
 use crate::options::{Cudnn, Options};
-use crate::schema::Signature;
+use crate::schema::{Returns, Signature};
 use crate::tensors;
 
 /// The engine's [`worker::engine::Loader`]; warnings go to standard error.
@@ -41,6 +41,9 @@ pub fn load_with(
     let named = |error: crate::names::NameError| LoadError::Permanent(error.to_string());
     let inputs = resolve_inputs(&signature.arguments, &spec.inputs).map_err(named)?;
     let outputs = resolve_outputs(&signature.returns, &spec.outputs).map_err(named)?;
+    if let Some(warning) = left_out(&signature.returns, &outputs) {
+        warn(&warning);
+    }
     let copies = if signature.keeps_inputs { Copies::Always } else { Copies::Never };
     let mut engine = Loading { model, device, inputs, outputs };
     engine.prepare()?;
@@ -114,6 +117,14 @@ fn load_error(what: &str, error: &TorchError) -> LoadError {
     } else {
         LoadError::Permanent(message)
     }
+}
+
+fn left_out(returns: &Returns, outputs: &Outputs) -> Option<String> {
+    let Returns::Tuple(fields) = returns else { return None };
+    let (returned, named) = (fields.len(), outputs.specs.len());
+    (named < returned).then(|| {
+        format!("forward() returns {returned} outputs, of which the configuration names {named}")
+    })
 }
 
 /// A model whose outputs may still be unknown.

@@ -26,6 +26,28 @@ fn an_exception_is_the_requests_error() {
 }
 
 #[test]
+fn a_failed_call_keeps_nothing_of_its_inputs() {
+    // It writes to its input, so that every call is given a copy.
+    let source =
+        "def forward(self, x):\n    x.add_(1)\n    assert bool(x.sum() < 0)\n    return x\n";
+    let mut model = model(source).load();
+    let megabytes = 4;
+    let x = given(DataType::Uint8, &[megabytes << 20], &vec![1; 4 << 20]);
+    let before = resident_megabytes();
+    for _ in 0..50 {
+        assert!(model.infer_views(&[x.view(0)], 1).is_err());
+    }
+    let grown = resident_megabytes().saturating_sub(before);
+    assert!(grown < 25 * megabytes, "{grown} MiB more after 50 calls");
+}
+
+fn resident_megabytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[test]
 fn a_shape_that_the_model_cannot_take_is_told_in_one_line() {
     let mut model = model("def forward(self, x):\n    return x.matmul(x.t())\n").load();
     let error = model.infer(&[fp32(&[1, 1, 2], &[1.0, 2.0])]).unwrap_err();
@@ -108,6 +130,7 @@ fn parameters_are_checked_and_unknown_ones_warned_about() {
         .parameter("ENABLE_CACHE_CLEANING", "true")
         .parameter("COLOUR", "blue");
     let mut loaded = draft.load();
+    assert_eq!(tch::get_num_interop_threads(), 1);
     let expected = "parameter COLOUR is not known to the TorchScript engine and has no effect";
     assert_eq!(loaded.warnings, [expected]);
     still_answers(&mut loaded);

@@ -28,6 +28,14 @@ fn only_wanted_outputs_are_placed() {
 }
 
 #[test]
+fn an_output_that_is_left_out_is_warned_about() {
+    let mut model = model(PAIR).output("sum__1").load();
+    let expected = "forward() returns 2 outputs, of which the configuration names 1";
+    assert_eq!(model.warnings, [expected]);
+    assert_eq!(model.infer(&[fp32(&[2], &[1.0, 2.0])]).unwrap()[0].fp32(), [3.0]);
+}
+
+#[test]
 fn a_list_goes_by_the_order_of_the_configuration() {
     let mut configured = model(LIST).output("one").output("two").load();
     assert_eq!(configured.infer(&[fp32(&[1], &[3.0])]).unwrap()[1].fp32(), [6.0]);
