@@ -98,6 +98,15 @@ inline std::vector<torch::jit::Value*> values_from_outside(torch::jit::Graph& gr
   return values;
 }
 
+// A task may still run when the call is over.
+inline bool has_tasks(torch::jit::Graph& graph) {
+  bool found = false;
+  for_each_node(graph.block(), [&](torch::jit::Node* node) {
+    found = found || node->kind() == c10::prim::fork || node->kind() == c10::prim::awaitable;
+  });
+  return found;
+}
+
 // Whether a call may write to its inputs or keep them beyond its end: true if any memory that
 // was there before the call may be written, or if the graph cannot be analysed.
 inline bool may_keep_inputs(const Model& model) {
@@ -108,7 +117,7 @@ inline bool may_keep_inputs(const Model& model) {
     torch::jit::AliasDb aliases(graph);
     for (torch::jit::Value* value : values_from_outside(*graph))
       if (aliases.hasWriters(value)) return true;
-    return false;
+    return has_tasks(*graph);
   } catch (const std::exception&) {
     return true;
   }

@@ -55,6 +55,7 @@ impl Engine for TorchEngine {
         let results = self.run(&arguments);
         let answered = results.and_then(|results| self.answer(&results, request, reply));
         if self.after_run == AfterRun::EmptyCudaCache && self.device.is_cuda() {
+            drop(arguments);
             // Only memory is at stake, and the request has its answer.
             drop(ffi::empty_cuda_cache());
         }
@@ -133,7 +134,7 @@ impl TorchEngine {
         for (output, bytes) in chosen.iter().zip(placed.bytes) {
             let PlannedOutput { dtype, shape, .. } = output.plan;
             tensors::write(output.tensor, (dtype, shape), bytes)
-                .map_err(|error| engine_error(&error.to_string()))?;
+                .map_err(|error| not_written(&error))?;
         }
         self.learn(&plan);
         Ok(())
@@ -203,6 +204,16 @@ fn refused(spec: &TensorSpec, error: &ViewError) -> EngineError {
         | ViewError::Length { .. }
         | ViewError::Alignment(_)
         | ViewError::Bool => EngineError::InvalidInput(format!("input {:?}: {error}", spec.name)),
+    }
+}
+
+fn not_written(error: &ViewError) -> EngineError {
+    match error {
+        ViewError::Torch(text) => engine_error(text),
+        ViewError::Type(_)
+        | ViewError::Length { .. }
+        | ViewError::Alignment(_)
+        | ViewError::Bool => EngineError::Model(format!("an output cannot be written: {error}")),
     }
 }
 
