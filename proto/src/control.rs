@@ -2,12 +2,13 @@
 //!
 //! Down: [`Hello`] is the first packet on the control socket and carries the two memory objects;
 //! [`Command`]s follow over ipc-channel, never more than one unacknowledged, so that a send cannot
-//! block. Up: [`Fact`]s are packets of more than one byte; a packet of one byte is the doorbell.
+//! block; a [`Handover`] on the control socket precedes a request that has memory of its own. Up: [`Fact`]s are packets of more than one byte; a packet of one byte is the doorbell.
 //! The supervisor believes nothing in a fact without a check.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use ipc_channel::ipc::IpcSender;
 use serde::{Deserialize, Serialize};
 use shared::id::WorkerId;
 use shared::tensor::TensorSpec;
@@ -26,6 +27,14 @@ pub struct Hello {
     pub command_server: String,
 }
 
+/// The worker's answer to [`Hello`] and the only message that the supervisor takes from an
+/// ipc-channel: the worker sends it before it has read a model byte.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Attach {
+    pub nonce: u64,
+    pub commands: IpcSender<Command>,
+}
+
 /// A command, supervisor to worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
@@ -37,6 +46,8 @@ pub enum Command {
 /// Everything a worker needs to load its model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadSpec {
+    /// Which engine runs the model, as in `backend: "echo"`.
+    pub engine: String,
     /// The version's folder, absolute.
     pub folder: PathBuf,
     /// The model file inside `folder`; engines without a file ignore it.
@@ -58,6 +69,13 @@ pub enum Device {
     Cpu,
     /// CUDA ordinal.
     Cuda(u16),
+}
+
+/// Supervisor to worker on the control socket, with one descriptor: the sealed memory object that
+/// holds the inputs of `request`. It is sent before the request is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    pub request: u64,
 }
 
 /// A fact, worker to supervisor. Hostile input.
@@ -88,4 +106,44 @@ pub struct Loaded {
     pub warmup_nanos: u64,
     /// Peak resident memory after warm-up, bytes.
     pub peak_rss: u64,
+}
+
+/// The exit codes of a worker. Any other code, and death by a signal, is a crash.
+///
+/// When the supervisor has gone, a worker ends by SIGKILL to itself; a panic in it ends by SIGABRT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WorkerExit {
+    /// Told to shut down, and everything that had been published was answered.
+    Clean = 0,
+    /// The process was started in a wrong way: arguments, descriptors, parent.
+    BadStart = 2,
+    /// The handshake failed: no [`Hello`] in time, another version, memory that cannot be mapped.
+    Handshake = 3,
+    /// No [`Command::Load`] came in time, or another command came first.
+    NoLoad = 4,
+    /// [`Fact::LoadFailed`] was sent before.
+    LoadFailed = 5,
+    /// The control socket or the memory objects failed while serving.
+    Transport = 6,
+}
+
+impl WorkerExit {
+    pub const ALL: [Self; 6] = [
+        Self::Clean,
+        Self::BadStart,
+        Self::Handshake,
+        Self::NoLoad,
+        Self::LoadFailed,
+        Self::Transport,
+    ];
+
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Reads the exit status of a process.
+    pub fn from_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
+    }
 }

@@ -5,6 +5,7 @@
 //! and [`ring`] alone.
 
 pub mod clock;
+pub mod elements;
 pub mod id;
 pub mod limits;
 pub mod sync;

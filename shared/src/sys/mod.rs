@@ -1,1 +1,6 @@
-//! (next)
+//! Safe wrappers around system calls, one family a file. Nothing here knows what it is used for.
+
+pub mod futex;
+pub mod memfd;
+pub mod process;
+pub mod socket;

@@ -68,6 +68,24 @@ pub struct PlannedOutput {
 pub trait Outputs {
     /// Reserves room for all outputs at once. Called at most once per request.
     fn place(&mut self, plan: &[PlannedOutput]) -> Result<Placed<'_>, PlaceError>;
+
+    /// What a hostile worker could do with the memory and the socket of this process. For the echo
+    /// engine's fault commands alone; `None` where there is nothing to attack.
+    fn mischief(&mut self) -> Option<&mut dyn Mischief> {
+        None
+    }
+}
+
+/// Attacks on the supervisor, so that its checks can be tested on real processes.
+pub trait Mischief {
+    /// Overwrites all of the response object, then rings.
+    fn scribble(&mut self);
+    /// Publishes a completion of a request that this worker was not given, then rings.
+    fn forge(&mut self);
+    /// Sends so many bells, needed or not.
+    fn flood_bell(&mut self, bells: u64);
+    /// Sends a packet that is no fact.
+    fn malformed_fact(&mut self);
 }
 
 /// The writable bytes of each planned output, in the order of the plan, each aligned to 64.
@@ -84,6 +102,10 @@ pub enum PlaceError {
     TooLarge(usize),
     #[error("no memory for {0} bytes of output")]
     NoMemory(usize),
+    #[error("output {0} was not asked for, or is there twice")]
+    NotWanted(u32),
+    #[error("output {0} has another length than its type and shape say")]
+    Length(u32),
 }
 
 /// Why a request failed; the worker lives on.

@@ -3,8 +3,9 @@
 //! only what its model needs.
 
 mod api;
+pub mod echo;
 
 pub use api::{
-    Engine, EngineError, InputView, LoadError, Loader, Outputs, PlaceError, Placed, PlannedOutput,
-    Request, Schema,
+    Engine, EngineError, InputView, LoadError, Loader, Mischief, Outputs, PlaceError, Placed,
+    PlannedOutput, Request, Schema,
 };

@@ -1,0 +1,35 @@
+//! What a fresh worker does to itself, and what it asks about itself.
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+
+/// Closes every descriptor from `first` on, whatever was inherited by accident.
+pub fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: called once at the very start of a worker, before anything in this process owns a
+    // descriptor numbered `first` or above.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Asks for SIGKILL when the thread that started this process ends, then checks that it had not
+/// ended before; `expected_parent` is the process that should be the parent.
+pub fn die_with_parent(expected_parent: u32) -> Result<(), Errno> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let parent = u32::try_from(nix::unistd::getppid().as_raw()).map_err(|_| Errno::ESRCH)?;
+    if parent == expected_parent { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+/// No core files (they would hold clients' data), and no privileges by exec.
+pub fn renounce() -> Result<(), Errno> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    nix::sys::prctl::set_no_new_privs()
+}
+
+/// Peak resident memory of this process in bytes; 0 if the kernel does not say.
+pub fn peak_rss() -> u64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    let kibibytes = usage.map_or(0, |u| u.max_rss());
+    u64::try_from(kibibytes).unwrap_or(0).saturating_mul(1024)
+}

@@ -1,0 +1,161 @@
+//! The control socket: a `SEQPACKET` pair, packets with at most one descriptor.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair, sockopt,
+};
+
+/// Whether a call may wait for the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Never,
+    /// Until the socket's own send or receive timeout, if it has one.
+    Block,
+}
+
+impl Wait {
+    fn flags(self) -> MsgFlags {
+        match self {
+            Self::Never => MsgFlags::MSG_DONTWAIT,
+            Self::Block => MsgFlags::empty(),
+        }
+    }
+}
+
+/// One packet that was received. `len` bytes stand at the start of the caller's buffer.
+#[derive(Debug)]
+pub struct Packet {
+    pub len: usize,
+    /// The packet was longer than the buffer.
+    pub truncated: bool,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Most descriptors that the kernel passes with one packet (`SCM_MAX_FD`). The receive buffer has
+/// room for all of them: nix does not hand out those of a truncated control message, so with less
+/// room a hostile sender could leak descriptors into this process.
+const MAX_FDS: usize = 253;
+
+/// A connected pair, both ends closed on exec.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Makes blocking receives fail with `EAGAIN` after `timeout`.
+pub fn set_receive_timeout(
+    socket: BorrowedFd<'_>,
+    timeout: std::time::Duration,
+) -> Result<(), Errno> {
+    nix::sys::socket::setsockopt(&socket, sockopt::ReceiveTimeout, &time_value(timeout))
+}
+
+/// Makes blocking sends fail with `EAGAIN` after `timeout`.
+pub fn set_send_timeout(socket: BorrowedFd<'_>, timeout: std::time::Duration) -> Result<(), Errno> {
+    nix::sys::socket::setsockopt(&socket, sockopt::SendTimeout, &time_value(timeout))
+}
+
+fn time_value(time: std::time::Duration) -> nix::sys::time::TimeVal {
+    nix::sys::time::TimeVal::new(
+        i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        i64::from(time.subsec_micros()),
+    )
+}
+
+/// Sends one packet whole or not at all. A peer that has gone is an error, never a signal.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    packet: &[u8],
+    fds: &[BorrowedFd<'_>],
+    wait: Wait,
+) -> Result<(), Errno> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL | wait.flags();
+    let bytes = [IoSlice::new(packet)];
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &bytes, control, flags, None) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Receives one packet; `Ok(None)` is the end: the peer has closed.
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    wait: Wait,
+) -> Result<Option<Packet>, Errno> {
+    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+    let mut bytes = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | wait.flags();
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut control), flags) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+    let len = message.bytes;
+    let mut fds = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            fds.extend(raw.into_iter().map(own));
+        }
+    }
+    if len == 0 && fds.is_empty() && !truncated {
+        return Ok(None);
+    }
+    Ok(Some(Packet { len, truncated, fds }))
+}
+
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just installed this descriptor for us in SCM_RIGHTS; nobody else in
+    // this process knows its number yet.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn packets_keep_their_edges_and_carry_descriptors() {
+        let (a, b) = pair().unwrap();
+        let memory = crate::sys::memfd::create(c"test", 4096).unwrap();
+        send(a.as_fd(), b"one", &[memory.as_fd()], Wait::Never).unwrap();
+        send(a.as_fd(), b"three", &[], Wait::Never).unwrap();
+        let mut buffer = [0; 4];
+        let first = receive(b.as_fd(), &mut buffer, Wait::Never).unwrap().unwrap();
+        assert_eq!((first.len, first.fds.len(), first.truncated), (3, 1, false));
+        assert_eq!(crate::sys::memfd::size(&first.fds[0]), Ok(4096));
+        let second = receive(b.as_fd(), &mut buffer, Wait::Never).unwrap().unwrap();
+        assert!(second.truncated);
+        assert_eq!(receive(b.as_fd(), &mut buffer, Wait::Never).unwrap_err(), Errno::EAGAIN);
+        drop(a);
+        assert!(receive(b.as_fd(), &mut buffer, Wait::Never).unwrap().is_none());
+    }
+
+    #[test]
+    fn however_many_descriptors_arrive_none_is_leaked() {
+        let (a, b) = pair().unwrap();
+        let memory = crate::sys::memfd::create(c"leak-probe", 4096).unwrap();
+        let open = || {
+            let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+            let targets = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+            targets.filter(|t| t.to_string_lossy().contains("leak-probe")).count()
+        };
+        send(a.as_fd(), b"x", &[memory.as_fd(); MAX_FDS], Wait::Never).unwrap();
+        let packet = receive(b.as_fd(), &mut [0; 4], Wait::Never).unwrap().unwrap();
+        assert_eq!((packet.fds.len(), open()), (MAX_FDS, MAX_FDS + 1));
+        drop(packet);
+        assert_eq!(open(), 1);
+    }
+}

@@ -1,0 +1,5 @@
+//! One worker's transport.
+
+mod reply;
+
+pub use reply::Reply;

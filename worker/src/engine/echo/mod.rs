@@ -1,0 +1,17 @@
+//! The engine of tests and benchmarks: outputs are inputs, and every fault can be had on demand.
+//!
+//! Outputs are the inputs in their order; without a configuration there are `INPUT0` and
+//! `OUTPUT0` of any type. It opts into nothing by itself: a model names it with `backend: "echo"`,
+//! and misbehaves only if its configuration or a request says so.
+//!
+//! - [`settings`]: `parameters` of `config.pbtxt`: faults of loading, and a delay.
+//! - [`command`]: the language of an optional BYTES input named `COMMAND`: faults of one request.
+//! - [`fault`]: carries them out.
+//! - [`model`]: the engine.
+
+pub mod command;
+mod fault;
+mod model;
+pub mod settings;
+
+pub use model::load;

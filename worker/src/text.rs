@@ -1,0 +1,50 @@
+//! Text that leaves this process: bounded, without control characters.
+
+/// `text` with each control character replaced by a space, cut to at most `limit` bytes between
+/// two characters.
+pub fn clean(text: &str, limit: usize) -> String {
+    let mut cleaned = String::with_capacity(text.len().min(limit));
+    for character in text.trim_end().chars() {
+        let character = if character.is_control() { ' ' } else { character };
+        if cleaned.len() + character.len_utf8() > limit {
+            break;
+        }
+        cleaned.push(character);
+    }
+    cleaned
+}
+
+/// An error and its sources, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        source = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(clean("a\nb\u{7f}ä", 5), "a b ");
+        assert_eq!(clean("a\nb\u{7f}ä", 6), "a b ä");
+        assert_eq!(clean("trace\n", 100), "trace");
+    }
+
+    proptest! {
+        #[test]
+        fn cleaned_text_keeps_its_bounds(text in any::<String>(), limit in 0_usize..64) {
+            let cleaned = clean(&text, limit);
+            prop_assert!(cleaned.len() <= limit);
+            prop_assert!(!cleaned.chars().any(char::is_control));
+        }
+    }
+}
