@@ -1,7 +1,7 @@
 //! From a [`LoadSpec`] to an engine: settings of the process, the file, its names, one run on
 //! zeros if the outputs can be known in no other way.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use proto::control::{Device, LoadSpec};
@@ -20,12 +20,9 @@ use crate::options::{Cudnn, Options};
 use crate::schema::{Returns, Signature};
 use crate::tensors;
 
-/// The engine's [`worker::engine::Loader`]; warnings go to standard error.
+/// The engine's [`worker::engine::Loader`]; warnings go to the worker's log.
 pub fn load(spec: &LoadSpec) -> Result<Box<dyn Engine>, LoadError> {
-    load_with(spec, &mut |warning| {
-        // There is nobody to tell if standard error is gone.
-        let _ = writeln!(io::stderr(), "warning: {warning}");
-    })
+    load_with(spec, &mut |warning| worker::telemetry::warning(format_args!("{warning}")))
 }
 
 /// Loads a model and reports what its configuration asks for and the engine does not do.

@@ -99,6 +99,7 @@ mod tests {
 
     fn options(parameters: &[(&str, &str)]) -> Result<Options, LoadError> {
         Options::from_spec(&LoadSpec {
+            engine: "pytorch".to_owned(),
             folder: PathBuf::new(),
             filename: String::new(),
             device: Device::Cpu,

@@ -54,6 +54,7 @@ impl Draft {
     pub(crate) fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let spec = LoadSpec {
+            engine: "pytorch".to_owned(),
             folder: folder.path().to_owned(),
             filename: "model.pt".to_owned(),
             device: Device::Cpu,
