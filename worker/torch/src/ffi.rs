@@ -1,0 +1,116 @@
+//! The functions of `shim/shim.cc` as they are, and the one place that reads their texts.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use torch_sys::C_tensor;
+
+/// A loaded module, known to C++ only.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct RawModel {
+    _private: [u8; 0],
+}
+
+/// One output of a call; both pointers belong to whoever receives them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawOutput {
+    pub(crate) tensor: *mut C_tensor,
+    /// Null unless the model returned a dict.
+    pub(crate) key: *mut c_char,
+}
+
+unsafe extern "C" {
+    fn bulkhead_text_free(text: *mut c_char);
+    pub(crate) fn bulkhead_model_load(
+        path: *const c_char,
+        cuda: c_int,
+        model: *mut *mut RawModel,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_model_free(model: *mut RawModel);
+    pub(crate) fn bulkhead_model_describe(
+        model: *const RawModel,
+        lines: *mut *mut c_char,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_model_options(
+        model: *mut RawModel,
+        inference_mode: bool,
+        optimized: bool,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_model_add_dict_key(
+        model: *mut RawModel,
+        key: *const c_char,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_model_run(
+        model: *mut RawModel,
+        inputs: *const *mut C_tensor,
+        n: usize,
+        outputs: *mut RawOutput,
+        room: usize,
+        count: *mut usize,
+    ) -> *mut c_char;
+    safe fn bulkhead_set_threads(intra: c_int, inter: c_int) -> *mut c_char;
+    safe fn bulkhead_disable_cudnn() -> *mut c_char;
+    safe fn bulkhead_empty_cuda_cache() -> *mut c_char;
+    safe fn bulkhead_load_cuda() -> *mut c_char;
+}
+
+/// What a C++ exception said, as it came.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct TorchError(pub(crate) String);
+
+/// Turns a shim function's answer into a result.
+///
+/// # Safety
+/// `answer` is null or a text of the shim that nobody else frees.
+pub(crate) unsafe fn check(answer: *mut c_char) -> Result<(), TorchError> {
+    // SAFETY: the caller's promise is the one that `take_text` asks for.
+    match unsafe { take_text(answer) } {
+        None => Ok(()),
+        Some(message) => Err(TorchError(message)),
+    }
+}
+
+/// Copies a text of the shim and frees it; `None` for null.
+///
+/// # Safety
+/// `text` is null or a text of the shim that nobody else frees.
+pub(crate) unsafe fn take_text(text: *mut c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the shim's texts end in a zero byte, and this one is alive until it is freed below.
+    let copied = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // SAFETY: the text came from the shim, is freed here only, and no reference to it is left.
+    unsafe { bulkhead_text_free(text) };
+    Some(copied)
+}
+
+/// Sets how many threads one operation, and operations side by side, may use. The second number
+/// can be set once in a process only.
+pub(crate) fn set_threads(intra: u16, inter: u16) -> Result<(), TorchError> {
+    let answer = bulkhead_set_threads(intra.into(), inter.into());
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
+
+pub(crate) fn disable_cudnn() -> Result<(), TorchError> {
+    let answer = bulkhead_disable_cudnn();
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
+
+/// Gives memory that libtorch keeps for later back to the device; CUDA must have been loaded.
+pub(crate) fn empty_cuda_cache() -> Result<(), TorchError> {
+    let answer = bulkhead_empty_cuda_cache();
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
+
+/// Loads `libtorch_cuda.so` for the life of the process.
+pub(crate) fn load_cuda() -> Result<(), TorchError> {
+    let answer = bulkhead_load_cuda();
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
