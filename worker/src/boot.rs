@@ -11,7 +11,7 @@
 //!    │
 //! serving     the pump, until Shutdown
 //! ```
-//! A phase that fails ends the process with the exit code of [`BootError::exit`].
+//! A phase that fails ends the process with one of the codes of [`WorkerExit`].
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

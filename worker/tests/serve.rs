@@ -158,6 +158,18 @@ fn a_model_that_says_nothing_of_itself_is_echoed_too() {
 }
 
 #[test]
+fn peak_memory_is_the_worker_s_own() {
+    // Kept until after the start: a spawned process can inherit its parent's high-water mark.
+    let ballast = std::hint::black_box(vec![1_u8; 200 << 20]);
+    let mut worker = handshake();
+    drop(ballast);
+    worker.commands.send(Command::Load(spec(&[]))).unwrap();
+    let (fact, _) = worker.fact();
+    let Fact::Loaded(loaded) = fact else { panic!("{fact:?}") };
+    assert!((1 << 20..100 << 20).contains(&loaded.peak_rss), "{}", loaded.peak_rss);
+}
+
+#[test]
 fn bad_starts_have_their_exit_codes() {
     assert_eq!(spawn(&["echo"]).ended_as(), WorkerExit::BadStart);
     assert_eq!(spawn(&["echo", "supervisor=1"]).ended_as(), WorkerExit::BadStart);

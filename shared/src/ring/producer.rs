@@ -131,7 +131,7 @@ pub struct RequestProducer {
     sleeper: Sleeper,
 }
 
-/// Whether [`RequestProducer::ring`] must be called, best after the lock was let go.
+/// Whether [`RequestArena::ring`] must be called, best after the lock was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Wake {

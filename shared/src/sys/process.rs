@@ -28,8 +28,28 @@ pub fn renounce() -> Result<(), Errno> {
 }
 
 /// Peak resident memory of this process in bytes; 0 if the kernel does not say.
+///
+/// Not `getrusage`: a process that was spawned starts with its parent's high-water mark there.
 pub fn peak_rss() -> u64 {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
-    let kibibytes = usage.map_or(0, |u| u.max_rss());
-    u64::try_from(kibibytes).unwrap_or(0).saturating_mul(1024)
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    high_water(&status).unwrap_or(0)
+}
+
+/// The `VmHWM` line of `/proc/PID/status`, in bytes.
+fn high_water(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_high_water_mark_is_found() {
+        assert_eq!(high_water("VmPeak:\t  9 kB\nVmHWM:\t    1236 kB\n"), Some(1236 << 10));
+        assert_eq!(high_water("VmPeak:\t  9 kB\n"), None);
+        assert!(peak_rss() > 0);
+    }
 }

@@ -6,8 +6,8 @@
 //!
 //! - [`settings`]: `parameters` of `config.pbtxt`: faults of loading, and a delay.
 //! - [`command`]: the language of an optional BYTES input named `COMMAND`: faults of one request.
-//! - [`fault`]: carries them out.
-//! - [`model`]: the engine.
+//! - `fault`: carries them out.
+//! - `model`: the engine.
 
 pub mod command;
 mod fault;
