@@ -3,7 +3,7 @@
 use serde::ser::{Error, Serialize, SerializeSeq, Serializer};
 use shared::tensor::DataType;
 
-use crate::inference::elements::Elements;
+use shared::elements::Elements;
 
 /// Written as numbers, booleans or strings. What JSON cannot hold is an error: 16-bit floats,
 /// values that are not finite, strings that are not UTF-8, half an element at the end.

@@ -1,6 +1,6 @@
 //! The plan of a body without JSON: all of it is the data of the model's only input.
 
-use proto::inference::elements::LENGTH_BYTES;
+use shared::elements::LENGTH_BYTES;
 use shared::tensor::{DataType, Shape, TensorSpec};
 
 use super::plan::{Form, Plan, Source, Wanted};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::body::Body;
-use proto::inference::elements::{self, LENGTH_BYTES};
+use shared::elements::{self, LENGTH_BYTES};
 use shared::tensor::DataType;
 
 use super::body::BodyReader;
@@ -156,7 +156,7 @@ fn check_elements(plan: &Plan<'_>, slot: &mut impl Slot) -> Result<(), RequestEr
             Source::Binary => decl.dtype == DataType::Bytes,
             Source::OneElement | Source::Json(_) => false,
         };
-        if binary && elements::count(slot.input_mut(i)) != Ok(decl.shape.elements()) {
+        if binary && elements::check(slot.input_mut(i), decl.shape.elements()).is_err() {
             return Err(RequestError::invalid(format!(
                 "input '{}': the data is not {} BYTES elements",
                 decl.name,
