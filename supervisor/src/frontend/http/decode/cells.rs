@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use proto::inference::elements::LENGTH_BYTES;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use shared::tensor::DataType;
+
+/// Bytes of the length in front of each element of a BYTES tensor.
+pub(super) const LENGTH_BYTES: usize = 4;
 
 /// Writes `data` into `out`, which must be filled exactly.
 pub(super) fn fill(data: &RawValue, dtype: DataType, out: &mut [u8]) -> Result<(), String> {
