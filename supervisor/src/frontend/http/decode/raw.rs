@@ -1,8 +1,8 @@
 //! The plan of a body without JSON: all of it is the data of the model's only input.
 
-use shared::elements::LENGTH_BYTES;
 use shared::tensor::{DataType, Shape, TensorSpec};
 
+use super::cells::LENGTH_BYTES;
 use super::plan::{Form, Plan, Source, Wanted};
 use crate::request::{InferHead, InputDecl, RequestError};
 
