@@ -8,9 +8,6 @@ use serde_json::value::RawValue;
 use shared::elements::LENGTH_BYTES;
 use shared::tensor::DataType;
 
-/// Bytes of the length in front of each element of a BYTES tensor.
-pub(super) const LENGTH_BYTES: usize = 4;
-
 /// Writes `data` into `out`, which must be filled exactly.
 pub(super) fn fill(data: &RawValue, dtype: DataType, out: &mut [u8]) -> Result<(), String> {
     if dtype == DataType::Bytes {

@@ -59,9 +59,11 @@ impl Plan<'_> {
         let parts = self.sources.iter().zip(&self.head.inputs).enumerate();
         let segment = |(input, (source, decl)): (usize, (&Source<'_>, &InputDecl))| match source {
             Source::Binary => Some(Segment { input, from: 0, to: decl.len }),
-            Source::OneElement => {
-                Some(Segment { input, from: decl.len.min(cells::LENGTH_BYTES), to: decl.len })
-            }
+            Source::OneElement => Some(Segment {
+                input,
+                from: decl.len.min(shared::elements::LENGTH_BYTES),
+                to: decl.len,
+            }),
             Source::Json(_) => None,
         };
         parts.filter_map(segment).collect()

@@ -2,9 +2,9 @@
 
 use shared::tensor::{DataType, Shape, TensorSpec};
 
-use super::cells::LENGTH_BYTES;
 use super::plan::{Form, Plan, Source, Wanted};
 use crate::request::{InferHead, InputDecl, RequestError};
+use shared::elements::LENGTH_BYTES;
 
 /// `length` is the body's. The model must say enough for the shape to follow from it.
 pub(super) fn plan(inputs: &[TensorSpec], length: usize) -> Result<Plan<'static>, RequestError> {

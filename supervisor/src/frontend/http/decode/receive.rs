@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use hyper::body::Body;
 use shared::elements;
+use shared::elements::LENGTH_BYTES;
 use shared::tensor::DataType;
 
 use super::body::BodyReader;
-use super::cells::{self, LENGTH_BYTES};
+use super::cells;
 use super::headers::BodyKind;
 use super::plan::{Plan, Source, Wanted};
 use super::scatter::{Scatter, Segment, Verdict, check_total};
