@@ -159,11 +159,13 @@ impl Driver {
                 if let Some(worker) = &self.worker {
                     worker.join(&self.queue);
                 }
+                self.log_route("route published");
             }
             Effect::WithdrawRoute { .. } => {
                 if let Some(worker) = &self.worker {
                     worker.leave(&self.queue);
                 }
+                self.log_route("route withdrawn");
             }
             Effect::FailInFlight { .. } => self.fail_in_flight(),
             Effect::Signal { .. } => {
@@ -269,6 +271,17 @@ impl Driver {
                 self.pending.push_back(Event::Exited { generation, exit, jitter });
             }
         }
+    }
+
+    fn log_route(&self, what: &'static str) {
+        let instance = &self.spec.id;
+        info!(
+            model = instance.model.as_str(),
+            version = instance.version.get(),
+            instance = instance.index,
+            generation = self.worker.as_ref().map(|worker| worker.generation().0),
+            "{what}"
+        );
     }
 
     fn fail_in_flight(&mut self) {
