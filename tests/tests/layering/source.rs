@@ -30,18 +30,18 @@ impl Source {
         let mut found = Vec::new();
         let mut entries: Vec<_> = std::fs::read_dir(root.join(folder))
             .unwrap_or_else(|e| panic!("{folder}: {e}"))
-            .map(|entry| entry.unwrap())
+            .map(|entry| entry.expect("a readable folder"))
             .collect();
         entries.sort_by_key(std::fs::DirEntry::path);
         for entry in entries {
-            let name = entry.file_name().into_string().unwrap();
+            let name = entry.file_name().into_string().expect("names are plain");
             let path = format!("{folder}/{name}");
-            if entry.file_type().unwrap().is_dir() {
+            if entry.file_type().expect("a readable folder").is_dir() {
                 if name != "target" && !name.starts_with('.') {
                     found.extend(Self::tree(root, &path));
                 }
             } else if name.ends_with(".rs") {
-                let text = std::fs::read_to_string(entry.path()).unwrap();
+                let text = std::fs::read_to_string(entry.path()).expect("text");
                 found.push(Self::parse(&path, &text));
             }
         }
