@@ -64,6 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn what_a_worker_writes_can_be_mapped_by_whoever_gets_the_descriptor() {
         let mut made = OutputObject::create(5000).unwrap();
         made.bytes_mut()[4999] = 7;
