@@ -1,7 +1,7 @@
 //! A short run of the fuzz targets with the stable compiler: their seeds, changed at random, always
 //! in the same ways. `scripts/fuzz` runs the same entry points under libFuzzer.
 
-#[path = "../fuzz/entry_points.rs"]
+#[path = "fuzz/entry_points.rs"]
 mod entry_points;
 
 use std::path::Path;
