@@ -1,4 +1,4 @@
-//! The supervisor.
+#![doc = include_str!("../ARCHITECTURE.md")]
 #![forbid(unsafe_code)]
 
 pub mod admission;

@@ -175,6 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn a_future_write_seal_leaves_the_receiver_reading_only() {
         let fd = memfd::create(c"test", 4096).unwrap();
         let mine = Mapping::unsealed(&fd, 4096).unwrap();
@@ -190,6 +191,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn unsealed_or_odd_sized_objects_are_refused() {
         let fd = memfd::create(c"test", 4096).unwrap();
         assert!(matches!(ReadOnlyMapping::sealed(&fd, 4096), Err(MapError::NotSealed)));
@@ -199,6 +201,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     #[should_panic(expected = "outside")]
     fn reads_past_the_end_are_caught() {
         let fd = memfd::create(c"test", 4096).unwrap();

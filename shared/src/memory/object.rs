@@ -122,6 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn what_one_side_writes_the_other_reads() {
         let mut object = OwnObject::create(10_000).unwrap();
         object.bytes_mut()[9_000..9_003].copy_from_slice(b"abc");
@@ -137,6 +138,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn objects_that_could_change_are_refused() {
         let fd = memfd::create(c"test", 4096).unwrap();
         assert!(ForeignObject::accept(fd.try_clone().unwrap(), 4096).is_err(), "not sealed");

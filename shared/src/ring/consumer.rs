@@ -283,6 +283,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn bytes_go_down_and_up() {
         let mut p = pair(4);
         let mut slot = p.arena.take(2).unwrap();
@@ -322,6 +323,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn what_a_hostile_worker_publishes_is_a_violation() {
         let mut p = pair(2);
         p.worker.1.publish_raw(&[0xff; 64]);
@@ -348,6 +350,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn an_alarm_that_rings_until_it_is_heard_ends_a_sleep() {
         let p = pair(2);
         let (mut requests, responses) = p.worker;
@@ -363,6 +366,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
     fn a_sleeping_worker_is_woken_by_a_publication() {
         let mut p = pair(2);
         let worker = std::thread::spawn(move || {

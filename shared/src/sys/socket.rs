@@ -142,6 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no SEQPACKET sockets")]
     fn packets_keep_their_edges_and_carry_descriptors() {
         let (a, b) = pair().unwrap();
         let memory = crate::sys::memfd::create(c"test", 4096).unwrap();
@@ -159,6 +160,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no SEQPACKET sockets")]
     fn however_many_descriptors_arrive_none_is_leaked() {
         let (a, b) = pair().unwrap();
         let memory = crate::sys::memfd::create(c"leak-probe", 4096).unwrap();

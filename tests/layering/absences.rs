@@ -1,0 +1,198 @@
+//! What must not be said where, beside the levels.
+
+use crate::source::{Source, Tests};
+use crate::violation::Violation;
+
+/// Words that may stand only in some files.
+#[derive(Debug)]
+struct Absence {
+    /// Prefixes of paths.
+    within: &'static [&'static str],
+    except: &'static [&'static str],
+    words: &'static [&'static str],
+    tests: Tests,
+    rule: &'static str,
+}
+
+const PRODUCT: &[&str] = &["supervisor/", "worker/", "shared/", "proto/"];
+
+const ABSENCES: &[Absence] = &[
+    Absence {
+        within: &[
+            "supervisor/src/frontend/",
+            "supervisor/src/admission/",
+            "supervisor/src/schedule/",
+        ],
+        except: &[],
+        words: &["lifecycle", "process"],
+        tests: Tests::Included,
+        rule: "the data plane does not know the control plane: they meet in `route`",
+    },
+    Absence {
+        within: &["supervisor/src/lifecycle/"],
+        except: &[],
+        words: &["frontend", "admission"],
+        tests: Tests::Included,
+        rule: "the control plane does not know the data plane: they meet in `route`",
+    },
+    Absence {
+        within: &["supervisor/"],
+        except: &["supervisor/src/frontend/"],
+        words: &["hyper", "hyper_util", "http_body_util", "tonic"],
+        tests: Tests::Included,
+        rule: "only `frontend` speaks to clients",
+    },
+    Absence {
+        within: PRODUCT,
+        except: &[
+            "supervisor/src/process/session.rs",
+            "worker/src/session.rs",
+            "proto/src/control.rs",
+        ],
+        words: &["ipc_channel"],
+        tests: Tests::LeftOut,
+        rule: "ipc-channel carries commands down, from session to session",
+    },
+    Absence {
+        within: PRODUCT,
+        except: &["proto/src/codec.rs"],
+        words: &["bincode"],
+        tests: Tests::Included,
+        rule: "bincode is used with a limit, and so in `proto::codec` alone",
+    },
+    Absence {
+        within: PRODUCT,
+        except: &["worker/torch/"],
+        words: &["tch", "torch_sys"],
+        tests: Tests::Included,
+        rule: "only the worker that has libtorch in its name links it",
+    },
+    Absence {
+        within: &["supervisor/", "worker/", "shared/", "proto/", "tests/"],
+        except: &[
+            "shared/src/sys/",
+            "shared/src/memory/",
+            "shared/src/ring/",
+            "worker/src/engine/",
+            "worker/torch/",
+        ],
+        words: &["unsafe"],
+        tests: Tests::Included,
+        rule: "unsafe code has an address: shared::{sys, memory, ring} and the engines",
+    },
+    Absence {
+        within: PRODUCT,
+        except: &["shared/src/sync.rs"],
+        words: &["sync::atomic", "AtomicPtr", "AtomicI32", "AtomicI64", "AtomicU8"],
+        tests: Tests::LeftOut,
+        rule: "atomics come from shared::sync, so that loom can take their place",
+    },
+    Absence {
+        within: &["shared/", "worker/", "proto/"],
+        except: &[],
+        words: &["async", "await", "tokio"],
+        tests: Tests::Included,
+        rule: "a worker has no async runtime, nor what it shares with the supervisor",
+    },
+    Absence {
+        within: &["supervisor/", "worker/", "shared/", "proto/", "tests/"],
+        except: &[],
+        words: &["thread::sleep"],
+        tests: Tests::Included,
+        rule: "wait on a condition with a deadline; a sleep is a guess",
+    },
+    Absence {
+        within: PRODUCT,
+        except: &["supervisor/src/main.rs"],
+        words: &["anyhow"],
+        tests: Tests::LeftOut,
+        rule: "an error that crosses a module has a type; anyhow is for main and for tests",
+    },
+    Absence {
+        within: PURE,
+        except: &[],
+        words: IMPURE,
+        tests: Tests::LeftOut,
+        rule: "this file is pure: no waiting, clock, file, lock, thread or randomness",
+    },
+];
+
+/// Policies and computations that tests drive without a world around them.
+const PURE: &[&str] = &[
+    "shared/src/elements.rs",
+    "shared/src/limits.rs",
+    "shared/src/ring/doorbell.rs",
+    "shared/src/ring/table.rs",
+    "shared/src/tensor.rs",
+    "supervisor/src/config/check.rs",
+    "supervisor/src/config/diff.rs",
+    "supervisor/src/frontend/http/decode/cells.rs",
+    "supervisor/src/frontend/http/decode/depth.rs",
+    "supervisor/src/frontend/http/decode/headers.rs",
+    "supervisor/src/frontend/http/decode/inflate.rs",
+    "supervisor/src/frontend/http/decode/parameters.rs",
+    "supervisor/src/frontend/http/decode/plan.rs",
+    "supervisor/src/frontend/http/decode/raw.rs",
+    "supervisor/src/frontend/http/decode/scatter.rs",
+    "supervisor/src/frontend/http/status.rs",
+    "supervisor/src/health/verdict.rs",
+    "supervisor/src/lane/table.rs",
+    "supervisor/src/lifecycle/effect.rs",
+    "supervisor/src/lifecycle/event.rs",
+    "supervisor/src/lifecycle/facts.rs",
+    "supervisor/src/lifecycle/machine.rs",
+    "supervisor/src/lifecycle/restart.rs",
+    "supervisor/src/lifecycle/state.rs",
+    "supervisor/src/quota/ledger.rs",
+    "supervisor/src/repository/geometry.rs",
+    "supervisor/src/repository/select.rs",
+    "supervisor/src/request.rs",
+    "supervisor/src/schedule/pool.rs",
+    "supervisor/src/schema.rs",
+    "worker/src/pump/place.rs",
+    "worker/src/text.rs",
+];
+
+const IMPURE: &[&str] = &[
+    "async",
+    "await",
+    "Instant::now",
+    "MonotonicNanos::now",
+    "SystemTime",
+    "fs",
+    "File",
+    "Mutex",
+    "RwLock",
+    "Condvar",
+    "thread",
+    "rand",
+    "mpsc",
+    "oneshot",
+];
+
+pub(crate) fn check(source: &Source) -> Vec<Violation> {
+    let in_any = |prefixes: &[&str]| prefixes.iter().any(|p| source.path.starts_with(p));
+    let mut found = Vec::new();
+    for absence in ABSENCES {
+        let left_out = absence.tests == Tests::LeftOut && source.is_test();
+        if !in_any(absence.within) || in_any(absence.except) || left_out {
+            continue;
+        }
+        for word in absence.words {
+            for line in source.mentions(word, absence.tests) {
+                let message = format!("`{word}` here: {}", absence.rule);
+                found.push(Violation::new(source, line, message));
+            }
+        }
+    }
+    found
+}
+
+/// The names in the tables that no file has any more.
+pub(crate) fn stale(sources: &[Source]) -> Vec<Violation> {
+    let named = ABSENCES.iter().flat_map(|a| a.within.iter().chain(a.except));
+    named
+        .filter(|name| !sources.iter().any(|source| source.path.starts_with(**name)))
+        .map(|name| Violation::of_file(name, "a rule names this, and it does not exist".into()))
+        .collect()
+}

@@ -1,0 +1,286 @@
+//! A server of the test's own: the real binary, in a temporary folder, on a port that was free.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{Client, Infer, Response};
+use crate::load::Load;
+use crate::logs::Logs;
+use crate::models::{Echo, Repository};
+use crate::wait;
+use crate::workers::{WorkerProcess, workers_of};
+
+/// Where the binaries under test are: `BULKHEAD_BIN_DIR`, or where cargo put this test.
+pub fn binaries() -> PathBuf {
+    let named = std::env::var_os("BULKHEAD_BIN_DIR").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| {
+        let test = std::env::current_exe().expect("a test knows its program");
+        // target/debug/deps/TEST
+        test.ancestors().nth(2).map(PathBuf::from).unwrap_or_default()
+    });
+    for program in ["bulkhead", "bulkhead-worker"] {
+        assert!(
+            folder.join(program).is_file(),
+            "there is no {program} in {}: build it with `cargo build --bins`, or name its folder \
+             in BULKHEAD_BIN_DIR",
+            folder.display()
+        );
+    }
+    folder
+}
+
+/// `bulkhead` with these arguments, in a folder where no `config.toml` is.
+pub fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binaries().join("bulkhead"));
+    command.args(arguments).current_dir(folder);
+    command
+}
+
+/// What a server will be.
+#[derive(Debug, Default)]
+pub struct Builder {
+    repository: Repository,
+    settings: Vec<String>,
+}
+
+impl Builder {
+    #[must_use]
+    pub fn echo(self, name: &str, echo: &Echo) -> Self {
+        self.repository.echo(name, echo);
+        self
+    }
+
+    /// A model with this `config.pbtxt`.
+    #[must_use]
+    pub fn config(self, name: &str, text: &str) -> Self {
+        self.repository.config(name, text);
+        self.repository.version(name, 1);
+        self
+    }
+
+    #[must_use]
+    pub fn torch(self, name: &str, file: &Path) -> Self {
+        self.repository.torch(name, file);
+        self
+    }
+
+    /// `--set KEY=VALUE`
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.push(format!("{key}={value}"));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Supervisor {
+        let supervisor = self.start_unready();
+        wait::until_true("a server that is ready", || {
+            supervisor.client().get("/v2/health/ready").status == 200
+        });
+        supervisor
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start_unready(self) -> Supervisor {
+        let Self { repository, settings } = self;
+        let folder = tempfile::tempdir().expect("there is a folder for temporary files");
+        let runtime_file = folder.path().join("run/bulkhead.json");
+        let own = [
+            OsString::from("http.listen=127.0.0.1:0"),
+            "log.format=json".into(),
+            // A thread a core says nothing more on machines with many of them.
+            "limits.threads=2".into(),
+            assignment("runtime_file=", &runtime_file),
+            format!("repository.paths=[{:?}]", repository.path()).into(),
+        ];
+        let mut command = command(folder.path(), &["serve"]);
+        for setting in own.into_iter().chain(settings.into_iter().map(OsString::from)) {
+            command.arg("--set").arg(setting);
+        }
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("the program can be started");
+        let logs = Logs::collect(process.stderr.take().expect("a pipe was asked for"));
+        let mut supervisor = Supervisor {
+            process,
+            exited: None,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            logs,
+            repository,
+            runtime_file,
+            _folder: folder,
+        };
+        supervisor.address = supervisor.wait_until_it_listens();
+        supervisor
+    }
+}
+
+fn assignment(key: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(key);
+    text.push(path);
+    text
+}
+
+/// A running server. When dropped it is killed, and no worker may be left.
+#[derive(Debug)]
+pub struct Supervisor {
+    process: Child,
+    exited: Option<ExitStatus>,
+    address: SocketAddr,
+    logs: Logs,
+    repository: Repository,
+    runtime_file: PathBuf,
+    _folder: TempDir,
+}
+
+impl Supervisor {
+    /// With an empty repository.
+    #[expect(clippy::new_ret_no_self, reason = "what is new is still to be completed")]
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// With one model of the echo engine.
+    pub fn with_echo(name: &str) -> Builder {
+        Self::new().echo(name, &Echo::default())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub fn runtime_file(&self) -> &Path {
+        &self.runtime_file
+    }
+
+    /// A connection of its own.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    pub fn load_on(&self, model: &str) -> Load {
+        Load::start(self.address, model, 2)
+    }
+
+    pub fn infer(&self, infer: &Infer) -> Response {
+        self.client().infer(infer)
+    }
+
+    /// Sends the request from a thread of its own.
+    pub fn infer_aside(&self, infer: Infer) -> JoinHandle<std::io::Result<Response>> {
+        let mut client = self.client();
+        std::thread::spawn(move || client.try_infer(&infer))
+    }
+
+    /// Has the only worker of `model` hang in a request, and waits until it does.
+    pub fn hang(&self, model: &str) -> JoinHandle<std::io::Result<Response>> {
+        let worker = self.worker(model);
+        let hanging = self.infer_aside(Infer::command(model, "hang"));
+        worker.wait_until_busy();
+        hanging
+    }
+
+    pub fn wait_until_ready(&self, model: &str) {
+        let mut client = self.client();
+        wait::until_true(&format!("{model} being ready"), || client.is_ready(model));
+    }
+
+    /// Waits until the repository index says `state` of `model`, and gives the reason.
+    pub fn wait_for_state(&self, model: &str, state: &str) -> String {
+        let mut client = self.client();
+        wait::until(&format!("{model} being {state}"), || {
+            client.index(model).into_iter().find(|line| line.state == state).map(|l| l.reason)
+        })
+    }
+
+    pub fn workers(&self) -> Vec<WorkerProcess> {
+        workers_of(self.pid())
+    }
+
+    pub fn workers_of(&self, model: &str) -> Vec<WorkerProcess> {
+        self.workers().into_iter().filter(|worker| worker.model == model).collect()
+    }
+
+    /// The only worker of `model`, of whatever version.
+    #[track_caller]
+    pub fn worker(&self, model: &str) -> WorkerProcess {
+        let workers = self.workers_of(model);
+        assert_eq!(workers.len(), 1, "{workers:?}");
+        workers.into_iter().next().expect("there is one")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if self.exited.is_none() {
+            let _gone = kill(self.nix_pid(), signal);
+        }
+    }
+
+    /// Waits until the process has ended.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        if let Some(exited) = self.exited {
+            return exited;
+        }
+        let process = &mut self.process;
+        let status = wait::until("the end of the server", || {
+            process.try_wait().expect("it is our child and was not reaped yet")
+        });
+        self.exited = Some(status);
+        status
+    }
+
+    fn wait_until_it_listens(&mut self) -> SocketAddr {
+        let (file, process) = (&self.runtime_file, &mut self.process);
+        let listening = wait::until("a server that listens", || {
+            if let Ok(Some(status)) = process.try_wait() {
+                return Some(Err(status));
+            }
+            let text = fs::read_to_string(file).ok()?;
+            let content: Value = serde_json::from_str(&text).ok()?;
+            content["http"].as_str()?.parse().ok().map(Ok)
+        });
+        listening.unwrap_or_else(|status| {
+            self.exited = Some(status);
+            panic!("the server did not start: {status}");
+        })
+    }
+
+    fn nix_pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.pid()).expect("process ids are small"))
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait_for_exit();
+        let pid = self.pid();
+        if std::thread::panicking() {
+            crate::say(&format!("the log of the server {pid}:"));
+            for line in self.logs.lines() {
+                crate::say(&format!("    {line}"));
+            }
+            return;
+        }
+        wait::until_true("the end of all workers", || workers_of(pid).is_empty());
+    }
+}

@@ -1,0 +1,42 @@
+//! Waiting on a condition, with a watchdog.
+
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a machine that is busy with other things. It turns a test that
+/// would wait for ever into one that fails; it is no statement about the server.
+pub const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(3);
+
+/// Waits until `condition` gives something.
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    let (found, _) = timed(WATCHDOG, condition);
+    found.unwrap_or_else(|| panic!("the watchdog barked: {what} did not come about"))
+}
+
+/// Waits until `condition` holds.
+pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
+    until(what, || condition().then_some(()));
+}
+
+/// For what must come about within a time that is promised to users; says how long it took.
+pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let (found, took) = timed(limit, || condition().then_some(()));
+    assert!(found.is_some(), "{what} did not come about within {limit:?}");
+    took
+}
+
+fn timed<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> (Option<T>, Duration) {
+    let start = Instant::now();
+    loop {
+        // Asked before the clock is looked at: the last answer is as old as can be.
+        let asked = start.elapsed();
+        let found = condition();
+        if found.is_some() || asked >= limit {
+            return (found, asked);
+        }
+        park_timeout(LOOK);
+    }
+}

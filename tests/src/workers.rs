@@ -1,0 +1,105 @@
+//! Worker processes, found in `/proc` as an operator finds them with `ps`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::wait;
+
+/// One process that a supervisor started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerProcess {
+    pub pid: i32,
+    /// As `ps` shows it.
+    pub command_line: String,
+    pub model: String,
+    pub version: u64,
+    pub instance: u64,
+    pub generation: u64,
+}
+
+/// The workers of the supervisor with this process id, by model, version and instance.
+pub fn workers_of(supervisor: u32) -> Vec<WorkerProcess> {
+    let entries = fs::read_dir("/proc").expect("this system has /proc");
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut workers: Vec<_> = pids.filter_map(|pid| worker(pid, supervisor)).collect();
+    workers
+        .sort_by(|a, b| (&a.model, a.version, a.instance).cmp(&(&b.model, b.version, b.instance)));
+    workers
+}
+
+fn worker(pid: i32, supervisor: u32) -> Option<WorkerProcess> {
+    // A process that has ended and was not reaped yet has an empty command line.
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let arguments: Vec<&str> = text.trim_end_matches('\0').split('\0').collect();
+    let (&program, &model) = (arguments.first()?, arguments.get(1)?);
+    let value = |key: &str| -> Option<u64> {
+        arguments.iter().find_map(|argument| argument.strip_prefix(key)?.parse().ok())
+    };
+    if program != "bulkhead-worker" || value("supervisor=")? != u64::from(supervisor) {
+        return None;
+    }
+    Some(WorkerProcess {
+        pid,
+        command_line: arguments.join(" "),
+        model: model.to_owned(),
+        version: value("version=")?,
+        instance: value("instance=")?,
+        generation: value("generation=")?,
+    })
+}
+
+impl WorkerProcess {
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended meanwhile, which is what most signals are for.
+        let _gone = kill(Pid::from_raw(self.pid), signal);
+    }
+
+    pub fn is_alive(&self) -> bool {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+        line == self.command_line
+    }
+
+    /// Waits until it computes: until it has used the processor for so long that it cannot have
+    /// been anything but the request that it was sent to hang in.
+    pub fn wait_until_busy(&self) {
+        let before = self.processor_ticks();
+        wait::until_true("a busy worker", || self.processor_ticks() >= before + 5);
+    }
+
+    /// Time on a processor, in hundredths of a second.
+    fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // The name, in parentheses, can hold anything.
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        let field = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+        field(11) + field(12)
+    }
+
+    /// What its descriptors are.
+    pub fn descriptors(&self) -> Vec<String> {
+        descriptors(self.pid)
+    }
+
+    pub fn maps(&self) -> String {
+        fs::read_to_string(self.proc("maps")).unwrap_or_default()
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.pid))
+    }
+}
+
+/// What the descriptors of a process are, as `readlink` shows them.
+pub fn descriptors(pid: i32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    let mut targets: Vec<String> = links.map(|link| link.display().to_string()).collect();
+    targets.sort();
+    targets
+}
