@@ -3,30 +3,167 @@
 
 use nix::sys::signal::Signal;
 use tests::supervisor::Builder;
-use tests::{Echo, Infer, Supervisor};
+use tests::{Echo, Infer, Supervisor, wait};
 
-/// A model for faults, and one that must not notice them.
-fn two_models() -> Builder {
+/// A model for faults, and one that must not notice them. Restarts are quick and never run out.
+fn victim_and_neighbour() -> Builder {
     Supervisor::with_echo("victim")
         .echo("neighbour", &Echo::default())
-        .set("restart.max_restarts", "100")
+        .set("restart.max_restarts", "1000")
         .set("restart.backoff.initial", "20ms")
         .set("restart.backoff.factor", "1.0")
 }
 
+#[track_caller]
+fn assert_serves(server: &Supervisor, model: &str) {
+    let echo = Infer::echo(model);
+    let answer = server.infer(&echo);
+    assert!(echo.is_echoed_by(&answer), "{} {}", answer.status, answer.text());
+}
+
 #[test]
 fn a_worker_that_is_killed_in_a_request_fails_only_that() {
-    let server = two_models().start();
+    let server = victim_and_neighbour().start();
     let neighbour = server.load_on("neighbour");
     for signal in [Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGABRT, Signal::SIGTERM] {
         let (worker, hanging) = (server.worker("victim"), server.hang("victim"));
-        worker.signal(signal);
-        let answer = hanging.join().unwrap().unwrap();
+        worker.kill(signal);
+        let answer = hanging.answer();
         answer.assert_status(500);
         assert!(answer.error().contains("the worker of model 'victim' ended"), "{signal}");
-        let echo = Infer::echo("victim");
-        assert!(echo.is_echoed_by(&server.infer(&echo)), "{signal}: it does not come back");
+        assert_serves(&server, "victim");
         assert!(server.worker("victim").generation > worker.generation);
     }
+    neighbour.assert_no_errors();
+}
+
+#[test]
+fn a_worker_that_crashes_fails_only_the_request_that_it_had() {
+    let server = victim_and_neighbour().start();
+    let neighbour = server.load_on("neighbour");
+    for crash in ["segv", "abort", "kill", "exit", "exit 3"] {
+        let worker = server.worker("victim");
+        let answer = server.infer(&Infer::command("victim", &format!("crash {crash}")));
+        assert_eq!(answer.status, 500, "{crash}: {}", answer.text());
+        assert_serves(&server, "victim");
+        assert!(server.worker("victim").generation > worker.generation, "{crash}");
+    }
+    neighbour.assert_no_errors();
+}
+
+#[test]
+fn every_end_is_logged_with_how_and_when() {
+    let server = victim_and_neighbour().start();
+    for crash in ["segv", "exit 3"] {
+        server.infer(&Infer::command("victim", &format!("crash {crash}"))).assert_status(500);
+        assert_serves(&server, "victim");
+    }
+    let exits = server.logs().about("victim", "worker exited");
+    let how: Vec<&str> = exits.iter().filter_map(|exit| exit["how"].as_str()).collect();
+    assert!(how[0].contains("signal 11") && how[1].contains("code 3"), "{how:?}");
+    assert_eq!(exits[0]["generation"], 1);
+    assert_eq!(exits[0]["during"], "ready");
+}
+
+#[test]
+fn a_hang_gets_a_deadline_error_and_a_new_worker() {
+    let hangs = ["hang", "hang sleep", "stop"];
+    let victims = (0..).zip(hangs).fold(victim_and_neighbour(), |builder, (i, _)| {
+        builder
+            .echo(&format!("v{i}"), &Echo::default())
+            .set(&format!("models.v{i}.infer_timeout"), "500ms")
+            .set(&format!("models.v{i}.stop_timeout"), "200ms")
+    });
+    let server = victims.start();
+    let neighbour = server.load_on("neighbour");
+    let aside = |(i, hang): (usize, &&str)| {
+        let model = format!("v{i}");
+        (server.infer_aside(Infer::command(&model, hang)), server.worker(&model), model)
+    };
+    let hanging: Vec<_> = hangs.iter().enumerate().map(aside).collect();
+    for (answer, worker, model) in hanging {
+        answer.answer().assert_status(504);
+        wait::until_true("the end of a worker that hangs", || !worker.is_alive());
+        assert_serves(&server, &model);
+        assert!(server.worker(&model).generation > worker.generation);
+    }
+    neighbour.assert_no_errors();
+}
+
+#[test]
+fn a_hang_that_ignores_sigterm_is_killed() {
+    let server = Supervisor::with_echo("victim")
+        .set("worker.infer_timeout", "300ms")
+        .set("worker.stop_timeout", "200ms")
+        .start();
+    let worker = server.worker("victim");
+    server.infer(&Infer::command("victim", "ignore-term")).assert_status(200);
+    server.infer(&Infer::command("victim", "hang")).assert_status(504);
+    wait::until_true("the end of a worker that hangs", || !worker.is_alive());
+    server.wait_until_ready("victim");
+}
+
+#[test]
+fn requests_that_wait_for_a_slot_outlive_the_worker() {
+    let server = Supervisor::with_echo("victim").set("worker.slots", "1").start();
+    let (worker, hanging) = (server.worker("victim"), server.hang("victim"));
+    let waiting: Vec<_> = (0..5).map(|_| server.infer_aside(Infer::echo("victim"))).collect();
+    worker.kill(Signal::SIGKILL);
+    hanging.answer().assert_status(500);
+    for answer in waiting {
+        answer.answer().assert_status(200);
+    }
+}
+
+#[test]
+fn a_worker_that_breaks_the_protocol_is_replaced() {
+    let server = victim_and_neighbour()
+        .set("models.victim.infer_timeout", "2s")
+        .set("models.victim.stop_timeout", "200ms")
+        .start();
+    let neighbour = server.load_on("neighbour");
+    for attack in ["malformed-fact", "forge", "scribble"] {
+        let worker = server.worker("victim");
+        let answer = server.infer(&Infer::command("victim", attack));
+        assert!([200, 500, 504].contains(&answer.status), "{attack}: {}", answer.text());
+        wait::until_true("the end of a hostile worker", || !worker.is_alive());
+        assert_serves(&server, "victim");
+    }
+    neighbour.assert_no_errors();
+}
+
+#[test]
+fn a_model_that_crashes_in_loading_is_quarantined_until_it_is_loaded_again() {
+    let server = Supervisor::with_echo("neighbour")
+        .echo("victim", &Echo::default().parameter("load_crash", "segv"))
+        .set("repository.required", r#"["neighbour"]"#)
+        .set("restart.max_restarts", "2")
+        .set("restart.backoff.initial", "10ms")
+        .start();
+    let neighbour = server.load_on("neighbour");
+    let reason = server.wait_for_state("victim", "UNAVAILABLE");
+    assert!(reason.contains("signal 11"), "{reason}");
+    assert_eq!(server.logs().about("victim", "worker exited").len(), 3, "one start, two restarts");
+    server.infer(&Infer::echo("victim")).assert_status(404);
+    server.client().load("victim").assert_status(400);
+    server.repository().echo("victim", &Echo::default());
+    server.client().load("victim").assert_status(200);
+    assert_serves(&server, "victim");
+    neighbour.assert_no_errors();
+}
+
+#[test]
+fn a_model_that_crashes_too_often_is_quarantined_until_it_is_loaded_again() {
+    let server = victim_and_neighbour().set("restart.max_restarts", "2").start();
+    let neighbour = server.load_on("neighbour");
+    for _ in 0..3 {
+        server.infer(&Infer::command("victim", "crash abort")).assert_status(500);
+    }
+    let reason = server.wait_for_state("victim", "UNAVAILABLE");
+    assert!(reason.contains("signal 6"), "{reason}");
+    server.infer(&Infer::echo("victim")).assert_status(404);
+    assert!(server.workers_of("victim").is_empty());
+    server.client().load("victim").assert_status(200);
+    assert_serves(&server, "victim");
     neighbour.assert_no_errors();
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
@@ -12,6 +13,32 @@ use crate::wait::WATCHDOG;
 pub struct Client {
     address: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
+}
+
+/// A request on a thread of its own.
+#[derive(Debug)]
+pub struct Aside(JoinHandle<io::Result<Response>>);
+
+impl Aside {
+    pub fn send(mut client: Client, infer: Infer) -> Self {
+        Self(std::thread::spawn(move || client.try_infer(&infer)))
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Waits for the answer.
+    #[track_caller]
+    pub fn answer(self) -> Response {
+        self.outcome().expect("the server answers")
+    }
+
+    /// Waits for the answer, or the end of the connection.
+    #[track_caller]
+    pub fn outcome(self) -> io::Result<Response> {
+        self.0.join().expect("the client does not panic")
+    }
 }
 
 /// An answer, whatever its status.
@@ -110,13 +137,20 @@ impl Client {
 
     /// Reads the next answer.
     pub fn receive(&mut self) -> io::Result<Response> {
-        let not_connected = || io::Error::from(io::ErrorKind::NotConnected);
-        let mut connection = self.connection.take().ok_or_else(not_connected)?;
+        let mut connection = self.connection.take().ok_or(io::ErrorKind::NotConnected)?;
         let response = read(&mut connection)?;
         if response.header("connection") != Some("close") {
             self.connection = Some(connection);
         }
         Ok(response)
+    }
+
+    /// Reads a head that has no body, as that of `100 Continue`.
+    pub fn receive_head(&mut self) -> io::Result<Response> {
+        let mut connection = self.connection.take().ok_or(io::ErrorKind::NotConnected)?;
+        let head = read_head(&mut connection)?;
+        self.connection = Some(connection);
+        Ok(head)
     }
 
     /// Closes the connection, in the middle of whatever it is.
@@ -142,7 +176,18 @@ fn connect(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
 }
 
 fn read(connection: &mut BufReader<TcpStream>) -> io::Result<Response> {
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut response = read_head(connection)?;
+    let length = response.header("content-length").and_then(|length| length.parse().ok());
+    response.body = vec![0; length.ok_or_else(|| bad("no length"))?];
+    connection.read_exact(&mut response.body)?;
+    Ok(response)
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn read_head(connection: &mut BufReader<TcpStream>) -> io::Result<Response> {
     let status = line(connection)?;
     let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| bad("no status"))?;
@@ -155,11 +200,7 @@ fn read(connection: &mut BufReader<TcpStream>) -> io::Result<Response> {
         let (name, value) = line.split_once(':').ok_or_else(|| bad("no header"))?;
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut response = Response { status, headers, body: Vec::new() };
-    let length = response.header("content-length").and_then(|length| length.parse().ok());
-    response.body = vec![0; length.ok_or_else(|| bad("no length"))?];
-    connection.read_exact(&mut response.body)?;
-    Ok(response)
+    Ok(Response { status, headers, body: Vec::new() })
 }
 
 fn line(connection: &mut BufReader<TcpStream>) -> io::Result<String> {

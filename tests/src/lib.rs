@@ -24,7 +24,7 @@ pub mod workers;
 
 use std::path::PathBuf;
 
-pub use client::{Client, Infer, Response};
+pub use client::{Aside, Client, Infer, Response};
 pub use load::Load;
 pub use models::{Echo, Repository};
 pub use supervisor::Supervisor;
@@ -43,7 +43,8 @@ pub fn skipped(test: &str, why: &str) {
     say(&format!("SKIPPED {test}: {why}"));
 }
 
-#[expect(clippy::print_stderr, reason = "for the person who reads the output of a test run")]
-pub(crate) fn say(line: &str) {
+/// A line for the person who reads the output of a test run.
+#[expect(clippy::print_stderr, reason = "that is where the output of a test run goes")]
+pub fn say(line: &str) {
     eprintln!("{line}");
 }

@@ -5,14 +5,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::client::{Client, Infer, Response};
+use crate::client::{Aside, Client, Infer, Response};
 use crate::load::Load;
 use crate::logs::Logs;
 use crate::models::{Echo, Repository};
@@ -102,7 +101,10 @@ impl Builder {
             assignment("runtime_file=", &runtime_file),
             format!("repository.paths=[{:?}]", repository.path()).into(),
         ];
+        let temporary = folder.path().join("tmp");
+        fs::create_dir(&temporary).expect("the folder is ours");
         let mut command = command(folder.path(), &["serve"]);
+        command.env("TMPDIR", &temporary);
         for setting in own.into_iter().chain(settings.into_iter().map(OsString::from)) {
             command.arg("--set").arg(setting);
         }
@@ -116,7 +118,7 @@ impl Builder {
             logs,
             repository,
             runtime_file,
-            _folder: folder,
+            folder,
         };
         supervisor.address = supervisor.wait_until_it_listens();
         supervisor
@@ -138,7 +140,7 @@ pub struct Supervisor {
     logs: Logs,
     repository: Repository,
     runtime_file: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Supervisor {
@@ -173,6 +175,12 @@ impl Supervisor {
         &self.runtime_file
     }
 
+    /// What lies in the server's folder for temporary files.
+    pub fn temporary_files(&self) -> Vec<OsString> {
+        let entries = fs::read_dir(self.folder.path().join("tmp")).expect("the folder is ours");
+        entries.flatten().map(|entry| entry.file_name()).collect()
+    }
+
     /// A connection of its own.
     pub fn client(&self) -> Client {
         Client::new(self.address)
@@ -187,13 +195,12 @@ impl Supervisor {
     }
 
     /// Sends the request from a thread of its own.
-    pub fn infer_aside(&self, infer: Infer) -> JoinHandle<std::io::Result<Response>> {
-        let mut client = self.client();
-        std::thread::spawn(move || client.try_infer(&infer))
+    pub fn infer_aside(&self, infer: Infer) -> Aside {
+        Aside::send(self.client(), infer)
     }
 
     /// Has the only worker of `model` hang in a request, and waits until it does.
-    pub fn hang(&self, model: &str) -> JoinHandle<std::io::Result<Response>> {
+    pub fn hang(&self, model: &str) -> Aside {
         let worker = self.worker(model);
         let hanging = self.infer_aside(Infer::command(model, "hang"));
         worker.wait_until_busy();
@@ -203,6 +210,13 @@ impl Supervisor {
     pub fn wait_until_ready(&self, model: &str) {
         let mut client = self.client();
         wait::until_true(&format!("{model} being ready"), || client.is_ready(model));
+    }
+
+    /// Waits until so many workers of `model` have loaded it.
+    pub fn wait_for_instances(&self, model: &str, count: usize) {
+        wait::until_true(&format!("{count} instances of {model}"), || {
+            self.logs.about(model, "worker ready").len() >= count
+        });
     }
 
     /// Waits until the repository index says `state` of `model`, and gives the reason.
@@ -233,6 +247,16 @@ impl Supervisor {
         if self.exited.is_none() {
             let _gone = kill(self.nix_pid(), signal);
         }
+    }
+
+    /// Kills it by this signal. As for workers, SIGSEGV from outside has to come twice.
+    pub fn kill(&mut self, signal: Signal) -> ExitStatus {
+        wait::until_true("the end of the server", || {
+            self.signal(signal);
+            self.exited = self.process.try_wait().expect("it is our child");
+            self.exited.is_some()
+        });
+        self.wait_for_exit()
     }
 
     /// Waits until the process has ended.

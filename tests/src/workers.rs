@@ -58,6 +58,15 @@ impl WorkerProcess {
         let _gone = kill(Pid::from_raw(self.pid), signal);
     }
 
+    /// Signals it until it has ended. Once is not enough for SIGSEGV from outside: Rust's handler
+    /// waits for the fault to come again, which a real one does.
+    pub fn kill(&self, signal: Signal) {
+        wait::until_true("the end of a worker", || {
+            self.signal(signal);
+            !self.is_alive()
+        });
+    }
+
     pub fn is_alive(&self) -> bool {
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");

@@ -12,7 +12,7 @@ use proto::codec::{self, CodecError};
 use proto::control::{Fact, Handover, Hello};
 use shared::id::RequestId;
 use shared::limits::{MAX_PACKET_BYTES, MAX_SLOTS};
-use shared::sys::socket::{self, Packet, Wait};
+use shared::sys::socket::{self, Inbox, Packet, Wait};
 
 /// How long the other side may take to send what it has promised, or to read.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub enum ControlError {
 #[derive(Debug)]
 pub struct Control {
     socket: OwnedFd,
-    buffer: Vec<u8>,
+    inbox: Inbox,
     /// Handed over for requests that have not been taken from the ring yet.
     early: VecDeque<(u64, OwnedFd)>,
 }
@@ -57,14 +57,14 @@ impl Control {
     pub fn new(socket: OwnedFd) -> Result<Self, ControlError> {
         socket::set_receive_timeout(socket.as_fd(), LIMIT).map_err(ControlError::SetUp)?;
         socket::set_send_timeout(socket.as_fd(), LIMIT).map_err(ControlError::SetUp)?;
-        Ok(Self { socket, buffer: vec![0; MAX_PACKET_BYTES], early: VecDeque::new() })
+        Ok(Self { socket, inbox: Inbox::new(MAX_PACKET_BYTES), early: VecDeque::new() })
     }
 
     pub fn greeting(&mut self) -> Result<Greeting, ControlError> {
         let packet = self.receive()?;
+        let hello = codec::decode(self.inbox.bytes(&packet))?;
         let [requests, responses] =
             <[OwnedFd; 2]>::try_from(packet.fds).map_err(|fds| ControlError::Packet(fds.len()))?;
-        let hello = codec::decode(&self.buffer[..packet.len])?;
         Ok(Greeting { hello, requests, responses })
     }
 
@@ -78,9 +78,9 @@ impl Control {
         }
         loop {
             let packet = self.receive()?;
+            let handover: Handover = codec::decode(self.inbox.bytes(&packet))?;
             let [object] = <[OwnedFd; 1]>::try_from(packet.fds)
                 .map_err(|fds| ControlError::Packet(fds.len()))?;
-            let handover: Handover = codec::decode(&self.buffer[..packet.len])?;
             if handover.request == request.0 {
                 return Ok(object);
             }
@@ -120,7 +120,7 @@ impl Control {
     }
 
     fn receive(&mut self) -> Result<Packet, ControlError> {
-        match socket::receive(self.socket.as_fd(), &mut self.buffer, Wait::Block) {
+        match self.inbox.receive(self.socket.as_fd(), Wait::Block) {
             Ok(Some(packet)) if packet.truncated => Err(ControlError::Packet(packet.fds.len())),
             Ok(Some(packet)) => Ok(packet),
             Ok(None) | Err(Errno::ECONNRESET) => Err(ControlError::Closed),

@@ -110,15 +110,15 @@ fn a_hostile_worker_is_seen_through() {
     worker.submit(&[1], "forge", u64::MAX);
     assert_eq!(worker.reply().completion.request.0, 1, "not the request that was sent");
     worker.submit(&[1], "malformed-fact", u64::MAX);
-    let mut buffer = [0; 64];
+    let mut inbox = socket::Inbox::new(64);
     let packet = loop {
-        let packet = socket::receive(worker.process.socket.as_fd(), &mut buffer, Wait::Block);
+        let packet = inbox.receive(worker.process.socket.as_fd(), Wait::Block);
         let packet = packet.unwrap().unwrap();
         if packet.len > 1 {
             break packet;
         }
     };
-    assert!(proto::codec::decode::<Fact>(&buffer[..packet.len]).is_err());
+    assert!(proto::codec::decode::<Fact>(inbox.bytes(&packet)).is_err());
 }
 
 #[test]

@@ -26,11 +26,11 @@ impl Wait {
     }
 }
 
-/// One packet that was received. `len` bytes stand at the start of the caller's buffer.
+/// One packet that was received; its bytes are in the [`Inbox`].
 #[derive(Debug)]
 pub struct Packet {
     pub len: usize,
-    /// The packet was longer than the buffer.
+    /// The packet was longer than the inbox.
     pub truncated: bool,
     pub fds: Vec<OwnedFd>,
 }
@@ -85,33 +85,48 @@ pub fn send(
     }
 }
 
-/// Receives one packet; `Ok(None)` is the end: the peer has closed.
-pub fn receive(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    wait: Wait,
-) -> Result<Option<Packet>, Errno> {
-    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
-    let mut bytes = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | wait.flags();
-    let message = loop {
-        match recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut control), flags) {
-            Err(Errno::EINTR) => {}
-            other => break other?,
-        }
-    };
-    let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
-    let len = message.bytes;
-    let mut fds = Vec::new();
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = part {
-            fds.extend(raw.into_iter().map(own));
-        }
+/// Room for one packet and its descriptors, to be used again and again.
+#[derive(Debug)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    control: Vec<u8>,
+}
+
+impl Inbox {
+    /// Room for packets of at most `len` bytes.
+    pub fn new(len: usize) -> Self {
+        Self { bytes: vec![0; len], control: nix::cmsg_space!([RawFd; MAX_FDS]) }
     }
-    if len == 0 && fds.is_empty() && !truncated {
-        return Ok(None);
+
+    /// The bytes of the packet that was received last.
+    pub fn bytes(&self, packet: &Packet) -> &[u8] {
+        &self.bytes[..packet.len]
     }
-    Ok(Some(Packet { len, truncated, fds }))
+
+    /// Receives one packet; `Ok(None)` is the end: the peer has closed.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> Result<Option<Packet>, Errno> {
+        let mut bytes = [IoSliceMut::new(&mut self.bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | wait.flags();
+        let message = loop {
+            let control = Some(self.control.as_mut_slice());
+            match recvmsg::<()>(socket.as_raw_fd(), &mut bytes, control, flags) {
+                Err(Errno::EINTR) => {}
+                other => break other?,
+            }
+        };
+        let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+        let len = message.bytes;
+        let mut fds = Vec::new();
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = part {
+                fds.extend(raw.into_iter().map(own));
+            }
+        }
+        if len == 0 && fds.is_empty() && !truncated {
+            return Ok(None);
+        }
+        Ok(Some(Packet { len, truncated, fds }))
+    }
 }
 
 fn own(fd: RawFd) -> OwnedFd {
@@ -133,15 +148,15 @@ mod tests {
         let memory = crate::sys::memfd::create(c"test", 4096).unwrap();
         send(a.as_fd(), b"one", &[memory.as_fd()], Wait::Never).unwrap();
         send(a.as_fd(), b"three", &[], Wait::Never).unwrap();
-        let mut buffer = [0; 4];
-        let first = receive(b.as_fd(), &mut buffer, Wait::Never).unwrap().unwrap();
+        let mut inbox = Inbox::new(4);
+        let first = inbox.receive(b.as_fd(), Wait::Never).unwrap().unwrap();
         assert_eq!((first.len, first.fds.len(), first.truncated), (3, 1, false));
         assert_eq!(crate::sys::memfd::size(&first.fds[0]), Ok(4096));
-        let second = receive(b.as_fd(), &mut buffer, Wait::Never).unwrap().unwrap();
+        let second = inbox.receive(b.as_fd(), Wait::Never).unwrap().unwrap();
         assert!(second.truncated);
-        assert_eq!(receive(b.as_fd(), &mut buffer, Wait::Never).unwrap_err(), Errno::EAGAIN);
+        assert_eq!(inbox.receive(b.as_fd(), Wait::Never).unwrap_err(), Errno::EAGAIN);
         drop(a);
-        assert!(receive(b.as_fd(), &mut buffer, Wait::Never).unwrap().is_none());
+        assert!(inbox.receive(b.as_fd(), Wait::Never).unwrap().is_none());
     }
 
     #[test]
@@ -155,7 +170,7 @@ mod tests {
             targets.filter(|t| t.to_string_lossy().contains("leak-probe")).count()
         };
         send(a.as_fd(), b"x", &[memory.as_fd(); MAX_FDS], Wait::Never).unwrap();
-        let packet = receive(b.as_fd(), &mut [0; 4], Wait::Never).unwrap().unwrap();
+        let packet = Inbox::new(4).receive(b.as_fd(), Wait::Never).unwrap().unwrap();
         assert_eq!((packet.fds.len(), open()), (MAX_FDS, MAX_FDS + 1));
         drop(packet);
         assert_eq!(open(), 1);

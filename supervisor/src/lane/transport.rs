@@ -18,7 +18,7 @@ use shared::ring::layout::{Geometry, Place, RequestDescriptor, ResponseDescripto
 use shared::ring::producer::{CreateError, RequestArena, RequestProducer, SlotBytes, Wake};
 use shared::ring::table::Violation;
 use shared::sync::{AtomicUsize, Ordering};
-use shared::sys::socket::{self, Packet, Wait};
+use shared::sys::socket::{Inbox, Packet, Wait};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::bells::Bells;
@@ -92,6 +92,7 @@ struct Transport {
     /// Objects that came up before the completion that they belong to.
     objects: HashMap<u64, OwnedFd>,
     announced: bool,
+    inbox: Inbox,
     activity: Activity,
 }
 
@@ -129,6 +130,7 @@ impl Lane {
             table: SlotTable::new(slots),
             objects: HashMap::new(),
             announced: false,
+            inbox: Inbox::new(MAX_PACKET_BYTES),
             activity: Activity::default(),
         };
         Ok(Arc::new(Self {
@@ -381,10 +383,9 @@ impl Lane {
     }
 
     fn read_packets(&self, transport: &mut Transport, events: &mut Vec<LaneEvent>) -> More {
-        let mut buffer = vec![0; MAX_PACKET_BYTES];
         for _ in 0..MAX_PACKETS_PER_WAKE {
-            match socket::receive(self.socket.as_fd(), &mut buffer, Wait::Never) {
-                Ok(Some(packet)) => match self.packet(transport, &buffer, packet) {
+            match transport.inbox.receive(self.socket.as_fd(), Wait::Never) {
+                Ok(Some(packet)) => match self.packet(transport, packet) {
                     Ok(Some(fact)) => events.push(LaneEvent::Fact(fact)),
                     Ok(None) => {}
                     Err(violation) => events.push(LaneEvent::Violation(violation)),
@@ -402,20 +403,19 @@ impl Lane {
     fn packet(
         &self,
         transport: &mut Transport,
-        buffer: &[u8],
-        packet: Packet,
+        mut packet: Packet,
     ) -> Result<Option<Fact>, Violation> {
-        let Packet { len, truncated, mut fds } = packet;
-        if len == 1 && fds.is_empty() {
+        if packet.len == 1 && packet.fds.is_empty() {
             transport.activity.doorbells = transport.activity.doorbells.saturating_add(1);
             return Ok(None);
         }
         transport.activity.facts = transport.activity.facts.saturating_add(1);
-        if truncated || fds.len() > 1 {
+        if packet.truncated || packet.fds.len() > 1 {
             return Err(Violation::Packet);
         }
-        let fact = codec::decode(&buffer[..len]).map_err(|_| Violation::Packet)?;
-        match (fact, fds.pop()) {
+        let bytes = transport.inbox.bytes(&packet);
+        let fact = codec::decode(bytes).map_err(|_| Violation::Packet)?;
+        match (fact, packet.fds.pop()) {
             (Fact::LargeOutput { request }, Some(fd)) => {
                 // An honest worker has at most one such object on its way for each slot.
                 if transport.objects.len() >= self.requests.geometry().slots() as usize {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::facts;
-use super::instance::{Accounts, InstanceSpec, InstanceView, Kit};
+use super::instance::{Accounts, Asked, InstanceSpec, InstanceView, Kit};
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, ExitRecord, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket,
@@ -34,7 +34,7 @@ pub(super) struct Driver {
     kit: Kit,
     queue: Arc<SlotQueue>,
     machine: Machine,
-    inbox: mpsc::Receiver<Event>,
+    inbox: mpsc::Receiver<Asked>,
     view: watch::Sender<InstanceView>,
     worker: Option<Worker>,
     timer: Option<(Token, Instant)>,
@@ -47,7 +47,7 @@ pub(super) struct Driver {
 
 /// What the task was woken by.
 enum Woken {
-    Asked(Option<Event>),
+    Asked(Option<Asked>),
     Reported(Report),
     Lane(LaneEvent),
     Timer(Token),
@@ -59,7 +59,7 @@ impl Driver {
         spec: InstanceSpec,
         kit: Kit,
         queue: Arc<SlotQueue>,
-        inbox: mpsc::Receiver<Event>,
+        inbox: mpsc::Receiver<Asked>,
     ) -> Self {
         let machine = Machine::new(spec.policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
@@ -91,7 +91,11 @@ impl Driver {
         loop {
             let woken = self.next(&mut judge).await;
             match woken {
-                Woken::Asked(Some(event)) => self.handle(event).await,
+                Woken::Asked(Some(Asked { event, heard })) => {
+                    self.handle(event).await;
+                    self.publish(&changed);
+                    drop(heard);
+                }
                 Woken::Asked(None) if self.worker.is_none() => return,
                 Woken::Asked(None) => self.handle(Event::Unwanted).await,
                 Woken::Reported(report) => self.report(report).await,
@@ -159,11 +163,13 @@ impl Driver {
                 if let Some(worker) = &self.worker {
                     worker.join(&self.queue);
                 }
+                self.log_route("route published");
             }
             Effect::WithdrawRoute { .. } => {
                 if let Some(worker) = &self.worker {
                     worker.leave(&self.queue);
                 }
+                self.log_route("route withdrawn");
             }
             Effect::FailInFlight { .. } => self.fail_in_flight(),
             Effect::Signal { .. } => {
@@ -269,6 +275,17 @@ impl Driver {
                 self.pending.push_back(Event::Exited { generation, exit, jitter });
             }
         }
+    }
+
+    fn log_route(&self, what: &'static str) {
+        let instance = &self.spec.id;
+        info!(
+            model = instance.model.as_str(),
+            version = instance.version.get(),
+            instance = instance.index,
+            generation = self.worker.as_ref().map(|worker| worker.generation().0),
+            "{what}"
+        );
     }
 
     fn fail_in_flight(&mut self) {

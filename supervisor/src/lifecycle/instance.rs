@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::control::{LoadSpec, Loaded};
 use shared::id::{InstanceId, WorkerId};
 use shared::ring::layout::Geometry;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::driver::Driver;
 use super::{Event, Policy, Status};
@@ -62,8 +62,15 @@ pub struct InstanceView {
 /// instance is unloaded.
 #[derive(Debug)]
 pub struct Instance {
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<Asked>,
     view: watch::Receiver<InstanceView>,
+}
+
+/// Something asked of an instance. The sender is dropped once it shows in the view.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) event: Event,
+    pub(super) heard: oneshot::Sender<()>,
 }
 
 /// Requests that may wait for the task of one instance.
@@ -88,9 +95,12 @@ impl Instance {
         self.view.borrow().clone()
     }
 
-    /// Asks; what comes of it shows in the view.
+    /// Asks, and waits until the view shows that it was heard: whoever looks at the view next must
+    /// not take the state before for what came of it. What it leads to later is not waited for.
     pub async fn ask(&self, event: Event) {
+        let (heard, shown) = oneshot::channel();
         // The task lives as long as this handle.
-        let _ended = self.events.send(event).await;
+        let _ended = self.events.send(Asked { event, heard }).await;
+        let _dropped = shown.await;
     }
 }

@@ -145,12 +145,12 @@ pub(crate) fn serve() -> Worker {
 impl Worker {
     /// The next fact; doorbells are passed over.
     pub(crate) fn fact(&mut self) -> (Fact, Vec<OwnedFd>) {
-        let mut buffer = vec![0; 65536];
+        let mut inbox = socket::Inbox::new(65536);
         loop {
-            let packet = socket::receive(self.process.socket.as_fd(), &mut buffer, Wait::Block);
+            let packet = inbox.receive(self.process.socket.as_fd(), Wait::Block);
             let packet = packet.expect("a fact in time").expect("an open socket");
             if packet.len > 1 {
-                return (codec::decode(&buffer[..packet.len]).unwrap(), packet.fds);
+                return (codec::decode(inbox.bytes(&packet)).unwrap(), packet.fds);
             }
         }
     }

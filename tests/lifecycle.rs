@@ -1,0 +1,209 @@
+//! Loading, unloading and replacing models over HTTP, and models that cannot be loaded.
+
+use serde_json::json;
+use tests::{Echo, Infer, Supervisor};
+
+#[test]
+fn unload_answers_when_the_process_is_gone() {
+    let server = Supervisor::with_echo("m").start();
+    let mut client = server.client();
+    for _ in 0..10 {
+        let worker = server.worker("m");
+        client.unload("m").assert_status(200);
+        assert!(!worker.is_alive());
+        assert!(!client.is_ready("m"));
+        server.infer(&Infer::echo("m")).assert_status(404);
+        client.load("m").assert_status(200);
+        assert!(client.is_ready("m"));
+        server.infer(&Infer::echo("m")).assert_status(200);
+    }
+}
+
+#[test]
+fn an_unload_lets_a_request_finish() {
+    let slow = Echo::default().parameter("delay_us", "300000");
+    let server = Supervisor::new().echo("m", &slow).start();
+    let answer = server.infer_aside(Infer::command("m", "print the request has come"));
+    server.logs().wait_for("a request", |event| event["message"] == "the request has come");
+    server.client().unload("m").assert_status(200);
+    answer.answer().assert_status(200);
+    assert!(server.workers().is_empty());
+}
+
+#[test]
+fn a_reload_under_load_fails_no_request() {
+    let server = Supervisor::with_echo("m").start();
+    let load = server.load_on("m");
+    for _ in 0..5 {
+        let worker = server.worker("m");
+        load.wait_for_more(10);
+        server.client().load("m").assert_status(200);
+        load.wait_for_more(10);
+        tests::wait::until_true("the end of the old worker", || !worker.is_alive());
+    }
+    load.assert_no_errors();
+}
+
+#[test]
+fn a_reload_that_fails_leaves_what_serves() {
+    let server = Supervisor::with_echo("m").start();
+    let (load, worker) = (server.load_on("m"), server.worker("m"));
+    server.repository().echo("m", &Echo::default().parameter("load_fail", "no such luck"));
+    let answer = server.client().load("m");
+    assert!(answer.assert_status(400).error().contains("no such luck"), "{}", answer.text());
+    assert!(worker.is_alive());
+    load.wait_for_more(10);
+    load.assert_no_errors();
+}
+
+#[test]
+fn bad_models_are_listed_and_keep_nothing_from_serving() {
+    let server = Supervisor::with_echo("good")
+        .config("unreadable", "backend: {")
+        .config("engineless", r#"backend: "astrology""#)
+        .echo("unloadable", &Echo::default().parameter("load_fail", "no such luck"))
+        .echo("versionless", &Echo::default().versions(&[]))
+        .set("repository.required", r#"["good"]"#)
+        .start();
+    std::fs::create_dir(server.repository().path().join("empty")).unwrap();
+    server.infer(&Infer::echo("good")).assert_status(200);
+    let parts = [
+        ("unreadable", "config.pbtxt"),
+        ("engineless", "astrology"),
+        ("unloadable", "no such luck"),
+        ("versionless", "no version folder"),
+    ];
+    for (model, part) in parts {
+        let reason = server.wait_for_state(model, "UNAVAILABLE");
+        assert!(reason.contains(part), "{model}: {reason}");
+        let answer = server.client().load(model);
+        assert!(answer.assert_status(400).error().contains(part), "{}", answer.text());
+    }
+    let answer = server.client().load("empty");
+    assert!(answer.assert_status(400).error().contains("no config.pbtxt"), "{}", answer.text());
+}
+
+#[test]
+fn unknown_models_cannot_be_loaded() {
+    let server = Supervisor::new().start();
+    let mut client = server.client();
+    for model in ["nobody", "..", "%2e%2e%2fetc", "a%2fb"] {
+        let answer = client.load(model);
+        assert!((400..500).contains(&answer.status), "{model}: {}", answer.text());
+        assert!((400..500).contains(&client.unload(model).status), "{model}");
+    }
+    assert!(server.workers().is_empty());
+}
+
+#[test]
+fn nothing_is_loaded_at_the_start_if_so_configured() {
+    let server = Supervisor::with_echo("m").set("repository.startup", "none").start();
+    assert!(server.workers().is_empty());
+    assert_eq!(server.client().index("m").len(), 1);
+    server.client().load("m").assert_status(200);
+    server.infer(&Infer::echo("m")).assert_status(200);
+    server.repository().echo("new", &Echo::default());
+    server.client().load("new").assert_status(200);
+    server.infer(&Infer::echo("new")).assert_status(200);
+}
+
+#[test]
+fn disabled_models_are_listed_and_stay_unloaded() {
+    let server = Supervisor::with_echo("m").set("models.m.enabled", "false").start();
+    assert!(server.wait_for_state("m", "UNAVAILABLE").contains("disabled"));
+    let answer = server.client().load("m");
+    assert!(answer.assert_status(400).error().contains("disabled"), "{}", answer.text());
+}
+
+#[test]
+fn instances_share_the_work_and_stand_in_for_each_other() {
+    let server = Supervisor::with_echo("m")
+        .set("models.m.instances", "3")
+        .set("models.m.slots", "1")
+        .start();
+    tests::wait::until_true("all instances", || server.workers_of("m").len() == 3);
+    server.wait_for_instances("m", 3);
+    let hanging = [(); 2].map(|()| server.infer_aside(Infer::command("m", "hang sleep")));
+    let load = server.load_on("m");
+    load.wait_for_more(20);
+    let instances: Vec<u64> = server.workers_of("m").iter().map(|w| w.instance).collect();
+    assert_eq!(instances, [0, 1, 2]);
+    assert!(hanging.iter().all(|request| !request.is_finished()));
+    load.assert_no_errors();
+}
+
+#[test]
+fn version_policies_choose_what_is_served() {
+    let with = |policy| Echo::default().versions(&[1, 2, 10]).with(policy);
+    let server = Supervisor::new()
+        .echo("latest", &with(""))
+        .echo("latest2", &with("version_policy { latest { num_versions: 2 } }"))
+        .echo("all", &with("version_policy { all {} }"))
+        .echo("some", &with("version_policy { specific { versions: [1, 2] } }"))
+        .start();
+    let expected: [(&str, &[u64]); 4] =
+        [("latest", &[10]), ("latest2", &[2, 10]), ("all", &[1, 2, 10]), ("some", &[1, 2])];
+    for (model, versions) in expected {
+        server.wait_for_instances(model, versions.len());
+        let running: Vec<u64> = server.workers_of(model).iter().map(|w| w.version).collect();
+        assert_eq!(running, versions, "{model}");
+        for version in [1, 2, 10] {
+            let answer = server.infer(&Infer::echo(model).version(version));
+            let status = if versions.contains(&version) { 200 } else { 404 };
+            answer.assert_status(status);
+        }
+        let answer = server.infer(&Infer::echo(model));
+        assert_eq!(answer.json()["model_version"], json!(versions.last().unwrap().to_string()));
+    }
+}
+
+#[test]
+fn a_reload_takes_a_new_version_and_drops_the_old_one() {
+    let server = Supervisor::with_echo("m").start();
+    let load = server.load_on("m");
+    server.repository().version("m", 2);
+    server.client().load("m").assert_status(200);
+    load.wait_for_more(10);
+    let answer = server.infer(&Infer::echo("m"));
+    assert_eq!(answer.json()["model_version"], "2");
+    tests::wait::until_true("one worker", || server.workers_of("m").len() == 1);
+    server.infer(&Infer::echo("m").version(1)).assert_status(404);
+    load.assert_no_errors();
+}
+
+#[test]
+fn a_version_that_crashes_leaves_the_others() {
+    let both = Echo::default().versions(&[1, 2]).with("version_policy { all {} }");
+    let server = Supervisor::new().echo("m", &both).set("restart.max_restarts", "0").start();
+    server.wait_for_instances("m", 2);
+    server.infer(&Infer::command("m", "crash segv")).assert_status(500);
+    server.wait_for_state("m", "UNAVAILABLE");
+    let answer = server.infer(&Infer::echo("m"));
+    assert_eq!(answer.assert_status(200).json()["model_version"], "1");
+    server.infer(&Infer::echo("m").version(2)).assert_status(404);
+}
+
+#[test]
+fn workers_beyond_the_limit_are_denied_with_the_reason() {
+    let server = Supervisor::with_echo("a")
+        .echo("b", &Echo::default())
+        .set("repository.startup", "none")
+        .set("limits.max_workers", "1")
+        .start();
+    server.client().load("a").assert_status(200);
+    let answer = server.client().load("b");
+    assert!(answer.assert_status(400).error().contains("max_workers = 1"), "{}", answer.text());
+    let reason = server.wait_for_state("b", "UNAVAILABLE");
+    assert!(reason.contains("limits.max_workers = 1"), "{reason}");
+    server.client().unload("a").assert_status(200);
+    server.client().load("b").assert_status(200);
+    server.infer(&Infer::echo("b")).assert_status(200);
+}
+
+#[test]
+fn repository_control_can_be_switched_off() {
+    let server = Supervisor::with_echo("m").set("http.repository_control", "false").start();
+    server.client().unload("m").assert_status(403);
+    server.client().load("m").assert_status(403);
+    server.infer(&Infer::echo("m")).assert_status(200);
+}
