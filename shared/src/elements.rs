@@ -2,6 +2,9 @@
 
 use std::iter::FusedIterator;
 
+/// Bytes of the length in front of each element.
+pub const LENGTH_BYTES: usize = 4;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidElements {
     #[error("the last element of a BYTES tensor is cut off")]
@@ -30,7 +33,7 @@ impl<'a> Iterator for Elements<'a> {
             return None;
         }
         let split = || {
-            let (length, rest) = self.rest.split_first_chunk::<4>()?;
+            let (length, rest) = self.rest.split_first_chunk::<LENGTH_BYTES>()?;
             rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
         };
         let Some((element, rest)) = split() else {

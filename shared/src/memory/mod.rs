@@ -4,4 +4,4 @@ mod map;
 mod object;
 
 pub use map::{MapError, Mapping, ReadOnlyMapping};
-pub use object::{ForeignObject, ObjectError, OwnObject};
+pub use object::{ForeignObject, ObjectError, OwnObject, TrustedObject};

@@ -1,10 +1,11 @@
-//! Memory objects for tensors that do not fit a slot: one object, one request.
+//! Memory objects for tensors that do not fit a slot: one object, one request. Whoever makes one
+//! writes it; the worker maps what the supervisor made, the supervisor never maps what a worker made.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::map::{MapError, Mapping};
+use super::map::{MapError, Mapping, ReadOnlyMapping};
 use crate::sys::memfd::{self, Seal};
 
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +46,36 @@ impl OwnObject {
         unsafe { self.map.slice_mut(0, self.map.len()) }
     }
 
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     /// The descriptor to pass on.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// An object that came from the supervisor, whom a worker trusts.
+#[derive(Debug)]
+pub struct TrustedObject {
+    map: ReadOnlyMapping,
+}
+
+impl TrustedObject {
+    /// Maps an object that must be sealed and have exactly `len` bytes.
+    pub fn map(fd: &OwnedFd, len: usize) -> Result<Self, MapError> {
+        ReadOnlyMapping::sealed(fd, len).map(|map| Self { map })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the supervisor has written the object before it handed it over and never writes
+        // it again.
+        unsafe { self.map.slice(0, self.map.len()) }
     }
 }
 
@@ -98,6 +126,8 @@ mod tests {
         let mut object = OwnObject::create(10_000).unwrap();
         object.bytes_mut()[9_000..9_003].copy_from_slice(b"abc");
         let fd = object.fd().try_clone_to_owned().unwrap();
+        assert!(TrustedObject::map(&fd, 4096).is_err(), "another size");
+        assert_eq!(TrustedObject::map(&fd, 10_000).unwrap().bytes()[9_000..9_003], *b"abc");
         let foreign = ForeignObject::accept(fd, 10_000).unwrap();
         let mut out = b"x".to_vec();
         foreign.append(9_000, 3, &mut out).unwrap();

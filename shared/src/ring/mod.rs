@@ -3,7 +3,6 @@
 //! - [`layout`]: what lies where, and the 64-byte descriptors.
 //! - [`table`]: the tensors of a slot, 128 bytes each, checked on reading.
 //! - [`doorbell`]: who must be woken when; the part that loom explores.
-//! - [`own`]: memory of its own for what does not fit a slot, as the worker sees it.
 //! - [`producer`], [`consumer`]: the two ends of each direction, a type each.
 //!
 //! The *request* object is written by the supervisor; a worker can only read it. The *response*
@@ -16,8 +15,6 @@ pub mod consumer;
 pub mod doorbell;
 #[cfg(not(loom))]
 pub mod layout;
-#[cfg(not(loom))]
-pub mod own;
 #[cfg(not(loom))]
 pub mod producer;
 #[cfg(not(loom))]

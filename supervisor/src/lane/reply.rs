@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::elements;
 use shared::limits::{MAX_ERROR_BYTES, MAX_TENSOR_BYTES};
 use shared::memory::ForeignObject;
 use shared::ring::layout::{Place, ResponseDescriptor, Status};
@@ -168,36 +169,12 @@ impl Reply {
                 RequestError::new(What::WorkerDied, format!("cannot read the outputs: {error}"))
             })?,
         }
-        if desc.dtype == DataType::Bytes && !whole_elements(&out[start..], desc.shape.elements()) {
+        let count = desc.shape.elements();
+        if desc.dtype == DataType::Bytes && elements::check(&out[start..], count).is_err() {
             self.completed.lane.violated(Violation::Length);
             let message = "the worker's BYTES output does not hold the elements of its shape";
             return Err(RequestError::new(What::WorkerDied, message));
         }
         Ok(())
-    }
-}
-
-/// Whether `bytes` is exactly `count` elements, each a little-endian length and its content.
-fn whole_elements(mut bytes: &[u8], count: u64) -> bool {
-    for _ in 0..count {
-        let Some((len, rest)) = bytes.split_first_chunk::<4>() else { return false };
-        let Some(rest) = rest.get(u32::from_le_bytes(*len) as usize..) else { return false };
-        bytes = rest;
-    }
-    bytes.is_empty()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::whole_elements;
-
-    #[test]
-    fn elements_are_whole_or_refused() {
-        assert!(whole_elements(b"", 0));
-        assert!(whole_elements(b"\x01\0\0\0a\0\0\0\0", 2));
-        assert!(!whole_elements(b"\x01\0\0\0a", 2));
-        assert!(!whole_elements(b"\x02\0\0\0a", 1));
-        assert!(!whole_elements(b"\x01\0\0\0ab", 1));
-        assert!(!whole_elements(b"", u64::MAX));
     }
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use proto::control::Fact;
 use shared::clock::MonotonicNanos;
 use shared::limits::MAX_ERROR_BYTES;
+use shared::memory::TrustedObject;
 use shared::ring::consumer::Taken;
 use shared::ring::layout::{Place, Status};
-use shared::ring::own::InputObject;
 use shared::ring::producer::ResponseProducer;
 
 use crate::control::{Control, ControlError};
@@ -51,11 +51,11 @@ pub(super) fn answer(
     if MonotonicNanos::now().0 > taken.request.deadline {
         return Ok(Answer::without_tensors(Status::Expired));
     }
-    let object = object.map(|(fd, len)| InputObject::map(&fd, len)).transpose();
+    let object = object.map(|(fd, len)| TrustedObject::map(&fd, len)).transpose();
     let start = Instant::now();
     let outcome = match &object {
         Ok(object) => {
-            let memory = object.as_ref().map_or_else(|| taken.data(), InputObject::bytes);
+            let memory = object.as_ref().map_or_else(|| taken.data(), TrustedObject::bytes);
             infer(taken, memory, engine, responses, control)
         }
         Err(error) => Err(EngineError::OutOfMemory(chain(error))),

@@ -1,8 +1,8 @@
 //! The outputs of one request: in its response slot if they fit, else in memory of their own.
 
 use shared::id::RequestId;
+use shared::memory::OwnObject;
 use shared::ring::layout::{Place, ResponseDescriptor, Status};
-use shared::ring::own::OutputObject;
 use shared::ring::producer::ResponseProducer;
 use shared::tensor::TensorDesc;
 
@@ -19,14 +19,14 @@ pub(super) struct Reply<'a> {
     pub(super) slot: u32,
     pub(super) wanted: u64,
     tensors: Vec<TensorDesc>,
-    own: Option<OutputObject>,
+    own: Option<OwnObject>,
 }
 
 /// What the engine has placed.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) tensors: Vec<TensorDesc>,
-    pub(super) own: Option<OutputObject>,
+    pub(super) own: Option<OwnObject>,
 }
 
 impl<'a> Reply<'a> {
@@ -51,7 +51,7 @@ impl Outputs for Reply<'_> {
         let memory = if layout.total <= self.responses.geometry().response_bytes() {
             self.responses.data_mut(self.slot)
         } else {
-            let object = OutputObject::create(layout.total);
+            let object = OwnObject::create(layout.total);
             let object = object.map_err(|_| PlaceError::NoMemory(layout.total))?;
             self.own.insert(object).bytes_mut()
         };

@@ -182,7 +182,7 @@ impl Worker {
             fill(bytes.data_mut());
             Place::Slot
         } else {
-            let mut object = shared::ring::own::OutputObject::create(total).unwrap();
+            let mut object = shared::memory::OwnObject::create(total).unwrap();
             fill(object.bytes_mut());
             let packet = codec::encode(&Handover { request }).unwrap();
             let socket = self.process.socket.as_fd();
@@ -221,7 +221,7 @@ impl Worker {
             Place::Own(len) => {
                 let (fact, mut fds) = self.fact();
                 assert_eq!(fact, Fact::LargeOutput { request: completion.request.0 });
-                Some(shared::ring::own::InputObject::map(&fds.remove(0), len).unwrap())
+                Some(shared::memory::TrustedObject::map(&fds.remove(0), len).unwrap())
             }
         };
         let mut data = Vec::new();

@@ -1,9 +1,8 @@
 //! A tensor's bytes as the flat `data` array of a reply.
 
 use serde::ser::{Error, Serialize, SerializeSeq, Serializer};
+use shared::elements::Elements;
 use shared::tensor::DataType;
-
-use crate::inference::elements::Elements;
 
 /// Written as numbers, booleans or strings. What JSON cannot hold is an error: 16-bit floats,
 /// values that are not finite, strings that are not UTF-8, half an element at the end.

@@ -143,6 +143,14 @@ mod tests {
         let deep = "[".repeat(101);
         let table = [
             (get("/v2?x=1"), 200, r#"{"name":"bulkhead","version":""#),
+            (get("/v2/health/live"), 200, ""),
+            (get("/v2/health/ready"), 400, r#"{"error":"Server not ready"}"#),
+            (get("/v2/models/m"), 404, "unknown model"),
+            (get("/v2/models/m/ready"), 404, "unknown model"),
+            (post("/v2/models/m/infer", "", "{}"), 404, "unknown model"),
+            (post("/v2/repository/index", "", r#"{"ready":true}"#), 200, "[]"),
+            (post("/v2/repository/models/m/unload", "", ""), 404, "unknown model"),
+            (post(LOAD, "", ""), 503, "retry-after: 1"),
             (get("/v2/nothing"), 404, r#"{"error":"Not Found"}"#),
             (get("/v2/models/m/infer"), 405, r#"{"error":"Method Not Allowed"}"#),
             (post("/v2/repository/r/index", "", ""), 501, "'repository_name'"),

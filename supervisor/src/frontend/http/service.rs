@@ -17,8 +17,9 @@ use super::status::{After, after};
 use super::{control, infer};
 use crate::request::RequestError;
 
-/// Most bytes of an unwanted body that are read to keep a connection, and for how long.
-const DISCARD_BYTES: usize = 1 << 20;
+/// Most bytes of an unwanted body that are read, and for how long: it keeps the connection, and a
+/// client that is still sending may otherwise see a reset instead of its answer.
+const DISCARD_BYTES: usize = 16 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 pub(super) async fn answer<B>(deps: &HttpDeps, request: Request<B>) -> Answer
@@ -95,7 +96,7 @@ where
         return then;
     }
     let waits_to_be_asked = parts.headers.contains_key(EXPECT) && body.is_untouched();
-    if then == After::Close || waits_to_be_asked || parts.version > Version::HTTP_11 {
+    if then == After::Close || waits_to_be_asked {
         return After::Close;
     }
     body.limit_until(Instant::now() + DISCARD_TIME);

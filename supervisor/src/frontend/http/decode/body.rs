@@ -12,6 +12,8 @@ use crate::request::{RequestError, What};
 
 /// What is reserved at once for a body that comes in several pieces, whatever it announces.
 const FIRST_RESERVE: usize = 64 << 10;
+/// Who has sent that much gets room for all that was announced, so that it is not moved on and on.
+const EARNED: usize = 1 << 20;
 
 pub(crate) struct BodyReader<'s, B> {
     frames: B,
@@ -142,6 +144,9 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
         all.extend_from_slice(&first);
         all.extend_from_slice(&second);
         while let Some(piece) = self.next().await? {
+            if all.len() >= EARNED {
+                all.reserve(piece.len() + self.remaining().unwrap_or_default());
+            }
             all.extend_from_slice(&piece);
         }
         Ok(all.freeze())

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use proto::inference::elements::LENGTH_BYTES;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use shared::elements::LENGTH_BYTES;
 use shared::tensor::DataType;
 
 /// Writes `data` into `out`, which must be filled exactly.

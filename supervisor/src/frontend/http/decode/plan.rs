@@ -61,7 +61,7 @@ impl Plan<'_> {
             Source::Binary => Some(Segment { input, from: 0, to: decl.len }),
             Source::OneElement => Some(Segment {
                 input,
-                from: decl.len.min(proto::inference::elements::LENGTH_BYTES),
+                from: decl.len.min(shared::elements::LENGTH_BYTES),
                 to: decl.len,
             }),
             Source::Json(_) => None,

@@ -1,10 +1,10 @@
 //! The plan of a body without JSON: all of it is the data of the model's only input.
 
-use proto::inference::elements::LENGTH_BYTES;
 use shared::tensor::{DataType, Shape, TensorSpec};
 
 use super::plan::{Form, Plan, Source, Wanted};
 use crate::request::{InferHead, InputDecl, RequestError};
+use shared::elements::LENGTH_BYTES;
 
 /// `length` is the body's. The model must say enough for the shape to follow from it.
 pub(super) fn plan(inputs: &[TensorSpec], length: usize) -> Result<Plan<'static>, RequestError> {

@@ -2,15 +2,17 @@
 
 use bytes::Bytes;
 use hyper::body::Body;
-use proto::inference::elements::{self, LENGTH_BYTES};
+use shared::elements;
+use shared::elements::LENGTH_BYTES;
 use shared::tensor::DataType;
 
 use super::body::BodyReader;
+use super::cells;
 use super::headers::BodyKind;
 use super::plan::{Plan, Source, Wanted};
 use super::scatter::{Scatter, Segment, Verdict, check_total};
 use super::seam::{Gate, Slot};
-use super::{cells, plan, raw};
+use super::{plan, raw};
 use crate::frontend::http::heavy::heavy;
 use crate::request::{InferHead, RequestError, What};
 
@@ -156,12 +158,9 @@ fn check_elements(plan: &Plan<'_>, slot: &mut impl Slot) -> Result<(), RequestEr
             Source::Binary => decl.dtype == DataType::Bytes,
             Source::OneElement | Source::Json(_) => false,
         };
-        if binary && elements::count(slot.input_mut(i)) != Ok(decl.shape.elements()) {
-            return Err(RequestError::invalid(format!(
-                "input '{}': the data is not {} BYTES elements",
-                decl.name,
-                decl.shape.elements()
-            )));
+        if binary {
+            elements::check(slot.input_mut(i), decl.shape.elements())
+                .map_err(|e| RequestError::invalid(format!("input '{}': {e}", decl.name)))?;
         }
     }
     Ok(())
@@ -324,7 +323,7 @@ mod tests {
         for tensor in [b"\x09\0\0\0abcde", b"\x05\0\0\0abcde", b"\0\0\0\0\0\0\0\0\0"] {
             let body = [&json[..], tensor].concat();
             let error = error(&body, BodyKind::JsonThenBinary(json.len()));
-            assert!(error.message.contains("BYTES elements"), "{error}");
+            assert!(error.message.contains("BYTES tensor"), "{error}");
         }
     }
 
