@@ -16,7 +16,7 @@ use crate::load::Load;
 use crate::logs::Logs;
 use crate::models::{Echo, Repository};
 use crate::wait;
-use crate::workers::{WorkerProcess, workers_of};
+use crate::workers::{WorkerProcess, descriptors, workers_of};
 
 /// Where the binaries under test are: `BULKHEAD_BIN_DIR`, or where cargo put this test.
 pub fn binaries() -> PathBuf {
@@ -173,6 +173,10 @@ impl Supervisor {
 
     pub fn runtime_file(&self) -> &Path {
         &self.runtime_file
+    }
+
+    pub fn open_descriptors(&self) -> usize {
+        descriptors(self.nix_pid().as_raw()).len()
     }
 
     /// What lies in the server's folder for temporary files.

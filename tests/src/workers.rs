@@ -112,3 +112,21 @@ pub fn descriptors(pid: i32) -> Vec<String> {
     targets.sort();
     targets
 }
+
+/// Kilobytes that a process has in memory, apart from the memory that holds requests and replies.
+pub fn private_memory(pid: u32) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let mut counted = true;
+    let mut kilobytes = 0;
+    for line in maps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if !first.ends_with(':') {
+            counted = !line.contains("memfd:bulkhead");
+        } else if counted && first == "Rss:" {
+            let value = line.split_whitespace().nth(1);
+            kilobytes += value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_default();
+        }
+    }
+    assert!(kilobytes > 0, "nothing is known of the memory of process {pid}");
+    kilobytes
+}

@@ -7,7 +7,7 @@
 //! unload:               current (and incoming) sets drain; answered when their processes are gone
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shared::id::{ModelName, ModelVersion};
@@ -49,6 +49,8 @@ pub(super) struct Keeper {
     loading: Vec<Done>,
     retiring: Vec<Set>,
     unloading: Vec<Done>,
+    /// Versions that served once and were let go; they stay listed until a load says what there is.
+    unloaded: BTreeSet<ModelVersion>,
 }
 
 /// The versions that one load selected.
@@ -83,6 +85,7 @@ impl Keeper {
             loading: Vec::new(),
             retiring: Vec::new(),
             unloading: Vec::new(),
+            unloaded: BTreeSet::new(),
         }
     }
 
@@ -121,6 +124,7 @@ impl Keeper {
         }
         match self.new_set().await {
             Ok(set) => {
+                self.unloaded.clear();
                 self.publish_with(|entry| {
                     entry.dismissed = false;
                     entry.problem = None;
@@ -139,6 +143,7 @@ impl Keeper {
             }
             Err(reason) => {
                 if self.current.is_none() {
+                    self.unloaded.clear();
                     self.publish_with(|entry| entry.problem = Some(reason.clone()));
                 }
                 self.answer_loads(Err(self.load_error(&reason)));
@@ -182,6 +187,8 @@ impl Keeper {
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
         self.answer_loads(Err(stopped));
         self.unloading.push(done);
+        let sets = self.current.iter().chain(&self.incoming);
+        self.unloaded.extend(sets.flat_map(|set| set.versions.keys()));
         if let Some(set) = self.incoming.take() {
             self.retire(set).await;
         }
@@ -244,6 +251,7 @@ impl Keeper {
         info!(model = self.name.as_str(), "routes moved to what was loaded anew");
         self.answer_loads(Ok(()));
         if let Some(old) = old {
+            self.unloaded.extend(old.versions.keys());
             let limit = self.settings.worker.drain_timeout;
             let newest = self.current.as_ref().and_then(Set::newest_route);
             for (number, version) in &old.versions {
@@ -280,7 +288,13 @@ impl Keeper {
     }
 
     fn entries(&mut self) -> BTreeMap<ModelVersion, VersionEntry> {
-        let mut entries = BTreeMap::new();
+        let unloaded = VersionEntry {
+            state: ServingState::Unavailable,
+            reason: "unloaded".to_owned(),
+            route: None,
+        };
+        let mut entries: BTreeMap<_, _> =
+            self.unloaded.iter().map(|&number| (number, unloaded.clone())).collect();
         for set in self.retiring.iter_mut() {
             for (&number, version) in &mut set.versions {
                 let entry = version.entry();

@@ -3,15 +3,16 @@
 //! ipc-channel carries commands down. It receives exactly once, from our own code in a process that
 //! has not read a model byte: a hostile sender could panic, abort or block its receiver.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use proto::codec;
 use proto::control::{Attach, Command, HANDSHAKE_VERSION, Hello};
 use shared::id::WorkerId;
-use shared::sys::socket::{self, Wait};
+use shared::sys::socket::{Wait, send};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -52,7 +53,7 @@ impl Session {
         let unblock = Unblock(command_server.clone());
         let hello = Hello { version: HANDSHAKE_VERSION, worker, nonce, command_server };
         let hello = codec::encode(&hello).expect("names are bounded");
-        socket::send(control, &hello, &objects, Wait::Never).map_err(HandshakeError::Greet)?;
+        send(control, &hello, &objects, Wait::Never).map_err(HandshakeError::Greet)?;
         let (sender, answer) = oneshot::channel();
         let accept = move || {
             // Nobody may be waiting any more; the connection is closed by the drop.
@@ -61,6 +62,7 @@ impl Session {
         let thread = std::thread::Builder::new().name("handshake".to_owned());
         thread.spawn(accept).map_err(HandshakeError::Thread)?;
         let attach = timeout(limit, answer).await.map_err(|_| HandshakeError::TimedOut(limit))?;
+        // The server is gone by now, and so is its address; then this does nothing.
         drop(unblock);
         let attach = attach.ok().and_then(Result::ok).ok_or(HandshakeError::Attach)?;
         if attach.nonce != nonce {
@@ -80,9 +82,17 @@ impl Session {
 /// nothing makes it return.
 struct Unblock(String);
 
+impl Unblock {
+    /// Not `IpcSender::connect`, which leaks its descriptor when nobody listens.
+    fn connect(&self) -> Result<(), Errno> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let ours = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        connect(ours.as_raw_fd(), &UnixAddr::new(self.0.as_str())?)
+    }
+}
+
 impl Drop for Unblock {
     fn drop(&mut self) {
-        // After a successful accept the server is gone, and so is the address.
-        drop(IpcSender::<Attach>::connect(std::mem::take(&mut self.0)));
+        let _nobody_listens = self.connect();
     }
 }
