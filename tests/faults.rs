@@ -58,7 +58,7 @@ fn every_end_is_logged_with_how_and_when() {
         server.infer(&Infer::command("victim", &format!("crash {crash}"))).assert_status(500);
         assert_serves(&server, "victim");
     }
-    let exits = server.logs().about("victim", "worker exited");
+    let exits = server.logs().wait_for_number(2, "victim", "worker exited");
     let how: Vec<&str> = exits.iter().filter_map(|exit| exit["how"].as_str()).collect();
     assert!(how[0].contains("signal 11") && how[1].contains("code 3"), "{how:?}");
     assert_eq!(exits[0]["generation"], 1);
@@ -143,7 +143,8 @@ fn a_model_that_crashes_in_loading_is_quarantined_until_it_is_loaded_again() {
     let neighbour = server.load_on("neighbour");
     let reason = server.wait_for_state("victim", "UNAVAILABLE");
     assert!(reason.contains("signal 11"), "{reason}");
-    assert_eq!(server.logs().about("victim", "worker exited").len(), 3, "one start, two restarts");
+    let exits = server.logs().wait_for_number(3, "victim", "worker exited");
+    assert_eq!(exits.len(), 3, "one start, two restarts");
     server.infer(&Infer::echo("victim")).assert_status(404);
     server.client().load("victim").assert_status(400);
     server.repository().echo("victim", &Echo::default());

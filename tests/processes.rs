@@ -30,7 +30,7 @@ fn an_echo_worker_maps_no_libtorch() {
     server.infer(&Infer::echo("m")).assert_status(200);
     let maps = server.worker("m").maps();
     assert!(maps.contains("bulkhead-worker"), "{maps}");
-    for library in ["torch", "c10", "cuda"] {
+    for library in ["libtorch", "libc10", "libcuda"] {
         assert!(!maps.contains(library), "{library}: {maps}");
     }
 }
@@ -105,7 +105,7 @@ fn a_worker_has_no_descriptor_of_anything_else() {
     let mut client = server.client();
     client.get("/v2").assert_status(200);
     server.worker("m0").kill(Signal::SIGKILL);
-    server.wait_for_instances("m0", 2);
+    server.wait_for_generation("m0", 2);
     let worker = server.worker("m0");
     let open = descriptors(worker.pid);
     let count = |kind: &str| open.iter().filter(|fd| fd.contains(kind)).count();

@@ -21,7 +21,6 @@ use crate::lane::Bells;
 use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::{Accounts, Kit};
 use crate::process::Spawner;
-use crate::quota::Ledger;
 use crate::route::{Demand, Routes};
 use crate::system::{RuntimeFile, Signals};
 
@@ -80,10 +79,8 @@ impl App {
         let address = listener.local_addr().map_err(bound)?;
         let spawner = Spawner::start(Handle::current()).map_err(StartError::Spawner)?;
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
-        let accounts = Accounts {
-            arenas: Ledger::new(config.limits.arena_memory as u64),
-            workers: Ledger::new(u64::from(config.limits.max_workers)),
-        };
+        let limits = &config.limits;
+        let accounts = Accounts::new(limits.arena_memory as u64, u64::from(limits.max_workers));
         let kit = Kit {
             spawner,
             bells,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use shared::id::{ModelName, ModelVersion, RequestId};
 use shared::sync::{AtomicBool, AtomicU64, Ordering};
 use shared::tensor::TensorSpec;
@@ -24,11 +24,27 @@ pub struct Route {
     parts: RouteParts,
     schema: ArcSwap<Schema>,
     next_request: AtomicU64,
+    /// What has taken this route's place, for requests that still hold this one.
+    successor: ArcSwapOption<Route>,
 }
 
 impl Route {
     pub fn new(parts: RouteParts, schema: Schema) -> Self {
-        Self { parts, schema: ArcSwap::from_pointee(schema), next_request: AtomicU64::new(1) }
+        Self {
+            parts,
+            schema: ArcSwap::from_pointee(schema),
+            next_request: AtomicU64::new(1),
+            successor: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Names the route that takes this one's place.
+    pub fn hand_over(&self, successor: &Arc<Self>) {
+        self.successor.store(Some(Arc::clone(successor)));
+    }
+
+    pub fn successor(&self) -> Option<Arc<Self>> {
+        self.successor.load_full()
     }
 
     pub fn model(&self) -> &str {

@@ -36,7 +36,15 @@ impl Logs {
         self.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The events with this message about this model.
+    /// Waits until there are so many events with this message about this model. An answer over
+    /// HTTP may be there before the line that tells of what led to it.
+    pub fn wait_for_number(&self, count: usize, model: &str, message: &str) -> Vec<Value> {
+        wait::until(&format!("{count} times {message:?}"), || {
+            Some(self.about(model, message)).filter(|events| events.len() >= count)
+        })
+    }
+
+    /// The events with this message about this model, so far.
     pub fn about(&self, model: &str, message: &str) -> Vec<Value> {
         let events = self.events().into_iter();
         events.filter(|event| event["model"] == model && event["message"] == message).collect()

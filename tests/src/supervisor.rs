@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::client::{Aside, Client, Infer, Response};
+use crate::client::{Aside, Client, Infer, Listed, Response};
 use crate::load::Load;
 use crate::logs::Logs;
 use crate::models::{Echo, Repository};
@@ -216,11 +216,23 @@ impl Supervisor {
         wait::until_true(&format!("{model} being ready"), || client.is_ready(model));
     }
 
-    /// Waits until so many workers of `model` have loaded it.
+    /// Waits until so many workers of `model` serve, and all that there should be.
     pub fn wait_for_instances(&self, model: &str, count: usize) {
+        let mut client = self.client();
         wait::until_true(&format!("{count} instances of {model}"), || {
-            self.logs.about(model, "worker ready").len() >= count
+            // A version with an instance that does not serve gives the reason.
+            let serves = |line: &Listed| line.state == "READY" && line.reason.is_empty();
+            client.index(model).iter().all(serves) && self.workers_of(model).len() == count
         });
+    }
+
+    /// Waits until the only worker of `model` is of this generation or a later one, and serves.
+    pub fn wait_for_generation(&self, model: &str, generation: u64) {
+        wait::until_true(&format!("generation {generation} of {model}"), || {
+            self.workers_of(model).iter().any(|worker| worker.generation >= generation)
+        });
+        // The older ones have ended, so that this waits for the one that is there now.
+        self.infer(&Infer::echo(model)).assert_status(200);
     }
 
     /// Waits until the repository index says `state` of `model`, and gives the reason.

@@ -12,7 +12,7 @@ const LOOK: Duration = Duration::from_millis(3);
 
 /// Waits until `condition` gives something.
 pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    let (found, _) = timed(WATCHDOG, condition);
+    let found = poll(WATCHDOG, condition);
     found.unwrap_or_else(|| panic!("the watchdog barked: {what} did not come about"))
 }
 
@@ -21,21 +21,20 @@ pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || condition().then_some(()));
 }
 
-/// For what must come about within a time that is promised to users; says how long it took.
-pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let (found, took) = timed(limit, || condition().then_some(()));
+/// For what must come about within a time that is promised to users.
+pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let found = poll(limit, || condition().then_some(()));
     assert!(found.is_some(), "{what} did not come about within {limit:?}");
-    took
 }
 
-fn timed<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> (Option<T>, Duration) {
+fn poll<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
-        // Asked before the clock is looked at: the last answer is as old as can be.
-        let asked = start.elapsed();
+        // Before the condition is looked at: it gets a last look when the time is over.
+        let late = start.elapsed() >= limit;
         let found = condition();
-        if found.is_some() || asked >= limit {
-            return (found, asked);
+        if found.is_some() || late {
+            return found;
         }
         park_timeout(LOOK);
     }

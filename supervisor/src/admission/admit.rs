@@ -28,13 +28,21 @@ pub async fn admit(
     head: &InferHead,
     deadline: Instant,
 ) -> Result<Admitted, RequestError> {
-    let schema = route.schema();
-    let fitted = schema.fit(head)?;
-    let mut lease = route.queue().acquire(deadline).await?;
-    lease.lay_out(&fitted.inputs)?;
-    let Fitted { inputs, outputs } = fitted;
-    let (id, route) = (route.next_request(), Arc::clone(route));
-    Ok(Admitted { id, route, schema, lease, inputs, outputs, deadline })
+    let mut route = Arc::clone(route);
+    loop {
+        let schema = route.schema();
+        let Fitted { inputs, outputs } = schema.fit(head)?;
+        match (route.queue().acquire(deadline).await, route.successor()) {
+            (Ok(mut lease), _) => {
+                lease.lay_out(&inputs)?;
+                let id = route.next_request();
+                return Ok(Admitted { id, route, schema, lease, inputs, outputs, deadline });
+            }
+            // The model was loaded anew between the look at the routes and now.
+            (Err(error), Some(successor)) if error.what == What::NotReady => route = successor,
+            (Err(error), _) => return Err(error),
+        }
+    }
 }
 
 impl Admitted {
@@ -42,6 +50,11 @@ impl Admitted {
     /// length is `head.inputs[i].len`.
     pub fn input_mut(&mut self, i: usize) -> &mut [u8] {
         self.lease.input_mut(i)
+    }
+
+    /// Who answers: not the route that was asked for, if that was replaced meanwhile.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
     }
 
     /// When this request must have been answered.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::facts;
-use super::instance::{Accounts, Asked, InstanceSpec, InstanceView, Kit};
+use super::instance::{Accounts, Asked, GrantId, InstanceSpec, InstanceView, Kit};
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, ExitRecord, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket,
@@ -21,7 +21,6 @@ use super::{
 };
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::LaneEvent;
-use crate::quota::Reserved;
 use crate::request::{RequestError, What};
 use crate::schedule::SlotQueue;
 
@@ -41,8 +40,7 @@ pub(super) struct Driver {
     /// What effects brought about at once.
     pending: VecDeque<Event>,
     loaded: Option<Arc<Loaded>>,
-    granted: Option<(Ticket, WorkerId)>,
-    next_generation: Generation,
+    granted: Option<GrantId>,
 }
 
 /// What the task was woken by.
@@ -76,7 +74,6 @@ impl Driver {
             pending: VecDeque::new(),
             loaded: None,
             granted: None,
-            next_generation: Generation::default().next(),
         }
     }
 
@@ -213,46 +210,24 @@ impl Driver {
     }
 
     fn reserve(&mut self, ticket: Ticket) {
-        let generation = self.next_generation;
-        let worker = WorkerId { instance: self.spec.id.clone(), generation };
         let bytes = self.spec.geometry.total_bytes() as u64;
-        let mut accounts = self.accounts();
-        let denied = match accounts.workers.reserve(worker.clone(), 1) {
-            Reserved::Denied(_) => {
-                let most = accounts.workers.capacity();
-                Some(format!("limits.max_workers = {most} workers run already"))
-            }
-            Reserved::Granted | Reserved::AlreadyHeld { .. } => {
-                match accounts.arenas.reserve(worker.clone(), bytes) {
-                    Reserved::Granted | Reserved::AlreadyHeld { .. } => None,
-                    Reserved::Denied(denied) => {
-                        let _freed = accounts.workers.release(&worker);
-                        Some(format!("limits.arena_memory: {denied}"))
-                    }
-                }
-            }
-        };
-        drop(accounts);
-        self.pending.push_back(match denied {
-            Some(reason) => Event::Denied { ticket, reason },
-            None => {
-                self.granted = Some((ticket, worker));
+        let reserved = self.accounts().reserve(bytes);
+        self.pending.push_back(match reserved {
+            Err(reason) => Event::Denied { ticket, reason },
+            Ok(grant) => {
+                self.granted = Some(grant);
                 Event::Granted { ticket }
             }
         });
     }
 
     fn release(&mut self) {
-        if let Some((_, worker)) = self.granted.take() {
-            let mut accounts = self.accounts();
-            // Each is held exactly once, from the grant that set `granted`.
-            let _freed = accounts.arenas.release(&worker);
-            let _freed = accounts.workers.release(&worker);
+        if let Some(grant) = self.granted.take() {
+            self.accounts().release(grant);
         }
     }
 
     async fn spawn(&mut self, generation: Generation) {
-        self.next_generation = generation.next();
         if let Some(last) = self.worker.as_ref().map(Worker::generation) {
             self.bury(last);
         }

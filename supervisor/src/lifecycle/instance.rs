@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proto::control::{LoadSpec, Loaded};
-use shared::id::{InstanceId, WorkerId};
+use shared::id::InstanceId;
 use shared::ring::layout::Geometry;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -14,7 +14,7 @@ use super::{Event, Policy, Status};
 use crate::health::HealthPolicy;
 use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner};
-use crate::quota::Ledger;
+use crate::quota::{Ledger, Reserved};
 use crate::schedule::SlotQueue;
 
 /// What every instance of this supervisor shares.
@@ -30,10 +30,42 @@ pub struct Kit {
 /// What workers cost the supervisor itself.
 #[derive(Debug)]
 pub struct Accounts {
-    /// Bytes of the memory objects, by worker.
-    pub arenas: Ledger<WorkerId>,
+    /// Bytes of the memory objects.
+    arenas: Ledger<GrantId>,
     /// Processes, 1 for each worker.
-    pub workers: Ledger<WorkerId>,
+    workers: Ledger<GrantId>,
+    next: u64,
+}
+
+/// What one worker holds. Its name would not do: while a model is loaded anew, two workers have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct GrantId(u64);
+
+impl Accounts {
+    pub fn new(arena_bytes: u64, workers: u64) -> Self {
+        Self { arenas: Ledger::new(arena_bytes), workers: Ledger::new(workers), next: 0 }
+    }
+
+    /// Room for one worker, or why there is none.
+    pub(super) fn reserve(&mut self, arena_bytes: u64) -> Result<GrantId, String> {
+        let grant = GrantId(self.next);
+        self.next += 1;
+        if let Reserved::Denied(_) = self.workers.reserve(grant, 1) {
+            let most = self.workers.capacity();
+            return Err(format!("limits.max_workers: {most} workers run already"));
+        }
+        if let Reserved::Denied(denied) = self.arenas.reserve(grant, arena_bytes) {
+            let _freed = self.workers.release(&grant);
+            return Err(format!("limits.arena_memory: {denied}"));
+        }
+        Ok(grant)
+    }
+
+    /// Gives back what one worker held; its process is gone.
+    pub(super) fn release(&mut self, grant: GrantId) {
+        let _freed = self.arenas.release(&grant);
+        let _freed = self.workers.release(&grant);
+    }
 }
 
 /// Everything that makes an instance.
@@ -73,6 +105,25 @@ pub(super) struct Asked {
     pub(super) heard: oneshot::Sender<()>,
 }
 
+/// Asks an instance for as long as its handle lives.
+#[derive(Debug)]
+pub(super) struct Asker(mpsc::WeakSender<Asked>);
+
+impl Asker {
+    pub(super) async fn ask(&self, event: Event) {
+        if let Some(events) = self.0.upgrade() {
+            ask(&events, event).await;
+        }
+    }
+}
+
+async fn ask(events: &mpsc::Sender<Asked>, event: Event) {
+    let (heard, shown) = oneshot::channel();
+    // A task that has ended has nothing left to do, and drops what it is asked.
+    let _ended = events.send(Asked { event, heard }).await;
+    let _dropped = shown.await;
+}
+
 /// Requests that may wait for the task of one instance.
 const EVENTS: usize = 16;
 
@@ -98,9 +149,11 @@ impl Instance {
     /// Asks, and waits until the view shows that it was heard: whoever looks at the view next must
     /// not take the state before for what came of it. What it leads to later is not waited for.
     pub async fn ask(&self, event: Event) {
-        let (heard, shown) = oneshot::channel();
-        // The task lives as long as this handle.
-        let _ended = self.events.send(Asked { event, heard }).await;
-        let _dropped = shown.await;
+        ask(&self.events, event).await;
+    }
+
+    /// A way to ask that does not keep the task alive.
+    pub(super) fn asker(&self) -> Asker {
+        Asker(self.events.downgrade())
     }
 }

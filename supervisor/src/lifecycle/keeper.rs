@@ -20,7 +20,7 @@ use super::version::{Gone, Settled, Version};
 use crate::config::{Enabled, ModelSettings};
 use crate::repository::{ModelFolder, ScanError, Scanner, select};
 use crate::request::{RequestError, What};
-use crate::route::{ModelEntry, Routes, ServingState, VersionEntry};
+use crate::route::{ModelEntry, Route, Routes, ServingState, VersionEntry};
 
 pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 
@@ -210,6 +210,7 @@ impl Keeper {
 
     async fn retire(&mut self, set: Set) {
         for version in set.versions.values() {
+            version.close("unloaded");
             version.ask(&Event::Unwanted).await;
         }
         self.retiring.push(set);
@@ -220,7 +221,7 @@ impl Keeper {
         if let Some(set) = &self.incoming {
             match set.settled() {
                 Settled::Not => {}
-                Settled::Ready => self.promote().await,
+                Settled::Ready => self.promote(),
                 Settled::Failed => self.reject().await,
             }
         } else if let (Some(set), false) = (&self.current, self.loading.is_empty()) {
@@ -233,13 +234,7 @@ impl Keeper {
                 }
             }
         }
-        self.retiring.retain(|set| match set.gone() {
-            Gone::No => true,
-            Gone::Yes => {
-                set.close();
-                false
-            }
-        });
+        self.retiring.retain(|set| set.gone() == Gone::No);
         self.publish();
         if self.retiring.is_empty() {
             for done in self.unloading.drain(..) {
@@ -249,7 +244,7 @@ impl Keeper {
     }
 
     /// The new set serves: routes move first, then the old one may go.
-    async fn promote(&mut self) {
+    fn promote(&mut self) {
         let Some(set) = self.incoming.take() else { return };
         let old = self.current.replace(set);
         self.publish();
@@ -257,12 +252,13 @@ impl Keeper {
         self.answer_loads(Ok(()));
         if let Some(old) = old {
             self.unloaded.extend(old.versions.keys());
-            // Who waits in the old queue is served by the old workers before they are let go.
-            for version in old.versions.values() {
-                let drained = version.queue().nobody_waits();
-                let _late = tokio::time::timeout(self.settings.worker.drain_timeout, drained).await;
+            let limit = self.settings.worker.drain_timeout;
+            let newest = self.current.as_ref().and_then(Set::newest_route);
+            for (number, version) in &old.versions {
+                let same = self.current.as_ref().and_then(|set| set.versions.get(number));
+                version.hand_over(same.and_then(Version::route).or(newest), limit);
             }
-            self.retire(old).await;
+            self.retiring.push(old);
         }
     }
 
@@ -323,6 +319,10 @@ impl Keeper {
 }
 
 impl Set {
+    fn newest_route(&self) -> Option<&Arc<Route>> {
+        self.versions.values().rev().find_map(Version::route)
+    }
+
     /// Whether any version takes requests.
     fn serves(&self) -> bool {
         self.versions.values().any(|version| version.summary().state == ServingState::Ready)
@@ -353,11 +353,5 @@ impl Set {
     fn gone(&self) -> Gone {
         let gone = |version: &Version| version.summary().gone == Gone::Yes;
         if self.versions.values().all(gone) { Gone::Yes } else { Gone::No }
-    }
-
-    fn close(&self) {
-        for version in self.versions.values() {
-            version.close("unloaded");
-        }
     }
 }

@@ -9,6 +9,7 @@ use shared::id::{InstanceId, ModelName, ModelVersion};
 use shared::ring::layout;
 use shared::tensor::TensorSpec;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::instance::{Instance, InstanceSpec, InstanceView, Kit};
 use super::{Availability, Backoff, Event, Policy, RestartPolicy};
@@ -134,9 +135,26 @@ impl Version {
         self.queue.close(&RequestError::new(What::NotReady, message));
     }
 
-    /// Waits until nobody waits for a slot, at most for `limit`.
-    pub(super) fn queue(&self) -> Arc<SlotQueue> {
-        Arc::clone(&self.queue)
+    /// Another route has taken this one's place: who waits here is served first, at most for
+    /// `limit`; then the instances are no longer wanted, and late comers go to `successor`.
+    pub(super) fn hand_over(&self, successor: Option<&Arc<Route>>, limit: Duration) {
+        if let (Some(route), Some(successor)) = (&self.route, successor) {
+            route.hand_over(successor);
+        }
+        let askers: Vec<_> = self.instances.iter().map(Instance::asker).collect();
+        let queue = Arc::clone(&self.queue);
+        let moved = RequestError::new(What::NotReady, "the model was loaded anew; try again");
+        tokio::spawn(async move {
+            let _late = timeout(limit, Arc::clone(&queue).nobody_waits()).await;
+            queue.close(&moved);
+            for asker in askers {
+                asker.ask(Event::Unwanted).await;
+            }
+        });
+    }
+
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
     }
 
     fn open_route(&mut self) {

@@ -30,6 +30,7 @@ pub(super) async fn infer<B: Body<Data = Bytes> + Unpin>(
     let kind = body_kind(headers)?;
     let gate = ModelGate { routes: &deps.routes, route: &route };
     let received = receive(body, kind, deps.settings.max_json_depth, &gate).await?;
+    let route = Arc::clone(received.slot.route());
     let reply = received.slot.run().await?;
     let echo =
         Echo { id: received.client_id.as_deref(), model: route.model(), version: route.version() };
