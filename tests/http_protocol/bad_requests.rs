@@ -11,9 +11,11 @@ fn input(change: Value) -> Value {
     let mut input = json!({ "name": "INPUT0", "datatype": "FP32", "shape": [2], "data": [1, 2] });
     let Value::Object(change) = change else { panic!("fields") };
     for (name, value) in change {
-        match value {
-            Value::Null => drop(input.as_object_mut().unwrap().remove(&name)),
-            value => input[name] = value,
+        let fields = input.as_object_mut().expect("an object");
+        if value.is_null() {
+            fields.remove(&name);
+        } else {
+            fields.insert(name, value);
         }
     }
     input

@@ -178,12 +178,12 @@ fn bodies_are_compressed_both_ways() {
 pub(crate) fn packed(coding: &str, bytes: &[u8]) -> Vec<u8> {
     if coding == "gzip" {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        return encoder.finish().unwrap();
+        encoder.write_all(bytes).expect("memory takes it");
+        return encoder.finish().expect("memory takes it");
     }
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    encoder.write_all(bytes).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
 }
 
 fn unpacked(coding: &str, bytes: &[u8]) -> Vec<u8> {
@@ -192,6 +192,6 @@ fn unpacked(coding: &str, bytes: &[u8]) -> Vec<u8> {
         "gzip" => GzDecoder::new(bytes).read_to_end(&mut out),
         _ => ZlibDecoder::new(bytes).read_to_end(&mut out),
     };
-    read.unwrap();
+    read.expect("it was packed well");
     out
 }

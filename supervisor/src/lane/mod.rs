@@ -1,10 +1,10 @@
 //! One worker generation's transport: submit, completions, what is in flight, doorbells.
 //!
-//! - [`table`]: the private table of slots, which is the truth; pure.
-//! - [`transport`]: rings and control socket behind one short lock.
-//! - [`lease`], [`pending`], [`reply`]: a slot being filled, a request in flight, its outputs. Each
+//! - `table`: the private table of slots, which is the truth; pure.
+//! - `transport`: rings and control socket behind one short lock.
+//! - `lease`, `pending`, `reply`: a slot being filled, a request in flight, its outputs. Each
 //!   owns its slot and gives it back when dropped, so a handler that is cancelled leaks nothing.
-//! - [`bells`]: draining where a runtime thread is about to sleep.
+//! - `bells`: draining where a runtime thread is about to sleep.
 //!
 //! It does not choose between workers, queue, or restart anything. Everything read from a worker is
 //! copied, then checked; what no honest worker does is reported as a [`Violation`] and the lane
