@@ -103,9 +103,10 @@ impl Lease {
         let (reply, answer) = oneshot::channel();
         match self.lane.publish(slot, &descriptor, Published { reply, bytes }) {
             Ok(()) => Ok(Pending::new(Arc::clone(&self.lane), slot, request, answer)),
-            Err((error, published)) => {
+            Err((_closed, published)) => {
                 self.bytes = Some(published.bytes);
-                Err(error)
+                let message = "the worker ended before it was given the request";
+                Err(RequestError::new(What::NotReady, message))
             }
         }
     }
