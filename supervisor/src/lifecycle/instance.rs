@@ -52,7 +52,7 @@ impl Accounts {
         self.next += 1;
         if let Reserved::Denied(_) = self.workers.reserve(grant, 1) {
             let most = self.workers.capacity();
-            return Err(format!("limits.max_workers: {most} workers run already"));
+            return Err(format!("limits.max_workers = {most} workers run already"));
         }
         if let Reserved::Denied(denied) = self.arenas.reserve(grant, arena_bytes) {
             let _freed = self.workers.release(&grant);
