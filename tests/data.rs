@@ -206,3 +206,16 @@ fn errors_of_a_model_are_that_requests_alone() {
     load.assert_no_errors();
     assert!(worker.is_alive());
 }
+
+#[test]
+fn json_numbers_come_back_as_json() {
+    let server = Supervisor::with_echo("m").start();
+    let body =
+        r#"{"id":"7","inputs":[{"name":"INPUT0","datatype":"FP32","shape":[2],"data":[1.5,-2]}]}"#;
+    let answer = server.client().post("/v2/models/m/infer", body);
+    let json = answer.assert_status(200).json();
+    assert_eq!(json["id"], "7");
+    let output = &json["outputs"][0];
+    assert_eq!(output["data"], serde_json::json!([1.5, -2.0]));
+    assert_eq!((&output["name"], &output["datatype"]), (&"OUTPUT0".into(), &"FP32".into()));
+}

@@ -192,9 +192,9 @@ fn workers_beyond_the_limit_are_denied_with_the_reason() {
         .start();
     server.client().load("a").assert_status(200);
     let answer = server.client().load("b");
-    assert!(answer.assert_status(400).error().contains("max_workers = 1"), "{}", answer.text());
+    assert!(answer.assert_status(400).error().contains("limits.max_workers"), "{}", answer.text());
     let reason = server.wait_for_state("b", "UNAVAILABLE");
-    assert!(reason.contains("limits.max_workers = 1"), "{reason}");
+    assert!(reason.contains("limits.max_workers"), "{reason}");
     server.client().unload("a").assert_status(200);
     server.client().load("b").assert_status(200);
     server.infer(&Infer::echo("b")).assert_status(200);
@@ -206,4 +206,69 @@ fn repository_control_can_be_switched_off() {
     server.client().unload("m").assert_status(403);
     server.client().load("m").assert_status(403);
     server.infer(&Infer::echo("m")).assert_status(200);
+}
+
+#[test]
+fn memory_beyond_the_limit_is_denied_with_the_reason() {
+    let server = Supervisor::with_echo("a")
+        .set("worker.slot_size", "1MiB")
+        .set("worker.slots", "8")
+        .set("limits.arena_memory", "20MiB")
+        .start();
+    server.repository().echo("b", &Echo::default());
+    let answer = server.client().load("b");
+    assert!(answer.assert_status(400).error().contains("arena_memory"), "{}", answer.text());
+    server.infer(&Infer::echo("a")).assert_status(200);
+}
+
+#[test]
+fn an_unload_ends_a_load() {
+    let slow = Echo::default().parameter("load_delay_ms", "60000");
+    let server = Supervisor::new().echo("m", &slow).set("repository.startup", "none").start();
+    let mut client = server.client();
+    let loading = std::thread::spawn(move || client.load("m"));
+    tests::wait::until_true("a worker", || server.workers_of("m").len() == 1);
+    server.client().unload("m").assert_status(200);
+    assert!(server.workers().is_empty());
+    let answer = loading.join().unwrap();
+    assert!(answer.assert_status(503).error().contains("unloaded"), "{}", answer.text());
+}
+
+#[test]
+fn loads_and_unloads_at_once_end_in_the_last_one() {
+    let server = Supervisor::with_echo("m").start();
+    let operator = |number: usize| {
+        let mut client = server.client();
+        std::thread::spawn(move || {
+            for i in 0..6 {
+                let answer =
+                    if (number + i) % 3 == 0 { client.unload("m") } else { client.load("m") };
+                assert!([200, 503].contains(&answer.status), "{} {}", answer.status, answer.text());
+            }
+        })
+    };
+    let operators: Vec<_> = (0..4).map(operator).collect();
+    for operator in operators {
+        operator.join().unwrap();
+    }
+    server.client().load("m").assert_status(200);
+    server.infer(&Infer::echo("m")).assert_status(200);
+    tests::wait::until_true("one worker", || server.workers().len() == 1);
+    server.client().unload("m").assert_status(200);
+    assert!(server.workers().is_empty());
+}
+
+#[test]
+fn a_torchscript_file_needs_no_configuration() {
+    let test = "a_torchscript_file_needs_no_configuration";
+    let Some(models) = tests::folder_or_skip("BULKHEAD_TEST_MODELS", test) else { return };
+    if !tests::supervisor::binaries().join("bulkhead-worker-torch").exists() {
+        return tests::skipped(test, "bulkhead-worker-torch was not built; use scripts/test");
+    }
+    let server = Supervisor::with_echo("echo").torch("t", &models.join("identity.pt")).start();
+    let infer = Infer::new("t").tensor("x", "FP32", &[2], &[0, 0, 128, 63, 0, 0, 0, 64]);
+    let answer = server.infer(&infer);
+    assert!(infer.is_echoed_by(&answer), "{} {}", answer.status, answer.text());
+    assert!(server.worker("t").maps().contains("libtorch"));
+    assert!(!server.worker("echo").maps().contains("libtorch"));
 }
