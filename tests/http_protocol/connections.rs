@@ -79,7 +79,7 @@ fn bodies_over_the_limit_are_refused_announced_or_not() {
 
 #[test]
 fn a_body_that_stops_arriving_is_408() {
-    let server = Supervisor::with_echo("echo").set("http.stall_timeout", "200ms").start();
+    let server = Supervisor::with_echo("echo").set("http.stall_timeout", "500ms").start();
     let (length, binary) = Infer::echo("echo").binary();
     let with_tensors = format!(
         "POST {INFER} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n{JSON_LENGTH}: {length}\r\n\r\n",
@@ -100,7 +100,7 @@ fn a_body_that_stops_arriving_is_408() {
 
 #[test]
 fn a_head_that_stops_arriving_ends_the_connection() {
-    let server = Supervisor::with_echo("echo").set("http.header_timeout", "200ms").start();
+    let server = Supervisor::with_echo("echo").set("http.header_timeout", "1s").start();
     for beginning in ["P", "POST /v2/models/echo/inf", "GET /v2 HTTP/1.1\r\nHost: t\r\nX: "] {
         let mut client = server.client();
         client.send(beginning.as_bytes()).unwrap();
@@ -160,7 +160,7 @@ fn what_is_no_http_is_refused_and_forgotten() {
 
 #[test]
 fn idle_connections_are_closed() {
-    let server = Supervisor::with_echo("echo").set("http.idle_timeout", "100ms").start();
+    let server = Supervisor::with_echo("echo").set("http.idle_timeout", "1s").start();
     let mut client: Client = server.client();
     client.get("/v2/health/live").assert_status(200);
     let closed = client.receive();

@@ -4,6 +4,7 @@
 mod bad_requests;
 mod connections;
 mod endpoints;
+mod http2;
 mod inference;
 
 use tests::{Client, Infer, Response, Supervisor};
