@@ -44,7 +44,12 @@ impl Pending {
         match timeout_at(deadline, answer).await {
             Ok(Ok(result)) => {
                 self.answer = None;
-                result.map_err(RunError::Ended)
+                result.map_err(|why| match Instant::now() >= deadline {
+                    // A worker that is ended because it hangs is ended after the deadline. That is
+                    // what the client hears, also if this task had no chance to run in between.
+                    true => RunError::Deadline,
+                    false => RunError::Ended(why),
+                })
             }
             // The lane drops a waiter only after it has answered it.
             Ok(Err(_)) | Err(_) => Err(RunError::Deadline),
