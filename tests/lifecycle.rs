@@ -241,8 +241,11 @@ fn loads_and_unloads_at_once_end_in_the_last_one() {
         let mut client = server.client();
         std::thread::spawn(move || {
             for i in 0..6 {
-                let answer =
-                    if (number + i) % 3 == 0 { client.unload("m") } else { client.load("m") };
+                let answer = if (number + i).is_multiple_of(3) {
+                    client.unload("m")
+                } else {
+                    client.load("m")
+                };
                 assert!([200, 503].contains(&answer.status), "{} {}", answer.status, answer.text());
             }
         })
