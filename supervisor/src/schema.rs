@@ -273,7 +273,8 @@ fn reshape(from: &Shape, dims: &[i64], name: &str) -> Result<Shape, RequestError
         }
     }
     if let [at] = open[..] {
-        let rest: u64 = sizes.iter().product();
+        let rest = sizes.iter().try_fold(1_u64, |all, &size| all.checked_mul(size));
+        let rest = rest.ok_or_else(impossible)?;
         sizes[at] = from.elements().checked_div(rest).ok_or_else(impossible)?;
     }
     let shape = Shape::new(&sizes).map_err(|_| impossible())?;

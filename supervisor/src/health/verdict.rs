@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthPolicy {
-    /// How long past its deadline a published request may stay without an answer.
+    /// How much longer than allowed a worker may take to answer anything of what it has.
     pub grace: Duration,
     /// Doorbells of one window beyond one for each completion. Some are honest: a completion that
     /// the supervisor had already seen is still rung for.
@@ -24,7 +24,8 @@ pub struct HealthPolicy {
 /// What was seen of one worker in the window that just ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// How far past its deadline the oldest published request is; `None` if none is.
+    /// How much longer than allowed the worker has had work without answering any of it; `None` if
+    /// it has not.
     pub overdue: Option<Duration>,
     /// A completion or a fact that no correct worker could have sent.
     pub violation: Option<String>,
@@ -77,7 +78,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Violation(what) => write!(f, "protocol violation: {what}"),
-            Self::Hung { overdue } => write!(f, "no answer {overdue:?} after a deadline"),
+            Self::Hung { overdue } => {
+                write!(f, "no answer for {overdue:?} longer than infer_timeout")
+            }
             Self::Flood { what, seen, limit } => {
                 write!(f, "{seen} {what} in one window, {limit} allowed")
             }

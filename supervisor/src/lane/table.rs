@@ -16,6 +16,8 @@ use shared::ring::table::Violation;
 pub(super) struct SlotTable<T> {
     slots: Vec<Slot<T>>,
     published: usize,
+    /// When the worker last answered something, or was given something while it had nothing.
+    progress: MonotonicNanos,
 }
 
 #[derive(Debug)]
@@ -30,7 +32,6 @@ enum Slot<T> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     pub(super) request: RequestId,
-    pub(super) deadline: MonotonicNanos,
 }
 
 /// What a completion means for whoever published.
@@ -44,7 +45,11 @@ pub(super) enum Completion<T> {
 
 impl<T> SlotTable<T> {
     pub(super) fn new(slots: u16) -> Self {
-        Self { slots: (0..slots).map(|_| Slot::Free).collect(), published: 0 }
+        Self {
+            slots: (0..slots).map(|_| Slot::Free).collect(),
+            published: 0,
+            progress: MonotonicNanos(0),
+        }
     }
 
     /// Requests that a worker has and has not answered, abandoned ones among them.
@@ -66,7 +71,10 @@ impl<T> SlotTable<T> {
     }
 
     /// Puts a request into a leased slot.
-    pub(super) fn publish(&mut self, slot: u16, ticket: Ticket, payload: T) {
+    pub(super) fn publish(&mut self, slot: u16, ticket: Ticket, payload: T, now: MonotonicNanos) {
+        if self.published == 0 {
+            self.progress = now;
+        }
         let entry = &mut self.slots[usize::from(slot)];
         debug_assert!(matches!(entry, Slot::Leased), "only a leased slot is published");
         *entry = Slot::InFlight { ticket, payload };
@@ -78,6 +86,7 @@ impl<T> SlotTable<T> {
         &mut self,
         slot: u32,
         request: RequestId,
+        now: MonotonicNanos,
     ) -> Result<Completion<T>, Violation> {
         let entry = usize::try_from(slot).ok().and_then(|i| self.slots.get_mut(i));
         let entry = entry.ok_or(Violation::Slot(slot))?;
@@ -91,6 +100,7 @@ impl<T> SlotTable<T> {
             | Slot::Held => return Err(Violation::Request { slot }),
         }
         self.published -= 1;
+        self.progress = now;
         match std::mem::replace(entry, Slot::Held) {
             Slot::InFlight { payload, .. } => Ok(Completion::Answered(payload)),
             Slot::Abandoned { payload, .. } => {
@@ -138,13 +148,10 @@ impl<T> SlotTable<T> {
         taken
     }
 
-    /// The earliest deadline of what is published.
-    pub(super) fn oldest_deadline(&self) -> Option<MonotonicNanos> {
-        let deadlines = self.slots.iter().filter_map(|slot| match slot {
-            Slot::InFlight { ticket, .. } | Slot::Abandoned { ticket, .. } => Some(ticket.deadline),
-            Slot::Free | Slot::Leased | Slot::Held => None,
-        });
-        deadlines.min()
+    /// Since when the worker has had work without answering any of it; `None` if it has none.
+    /// What clients ask for (their own deadlines) plays no part: a worker is judged by its work.
+    pub(super) fn stalled_since(&self) -> Option<MonotonicNanos> {
+        (self.published > 0).then_some(self.progress)
     }
 }
 
@@ -153,21 +160,24 @@ mod tests {
     use super::*;
 
     fn ticket(request: u64) -> Ticket {
-        Ticket { request: RequestId(request), deadline: MonotonicNanos(request) }
+        Ticket { request: RequestId(request) }
     }
 
     fn table() -> SlotTable<&'static str> {
         let mut table = SlotTable::new(2);
         assert!(table.lease(0));
-        table.publish(0, ticket(7), "seven");
+        table.publish(0, ticket(7), "seven", MonotonicNanos(10));
         table
     }
 
     #[test]
     fn an_answer_is_taken_once() {
         let mut table = table();
-        assert!(matches!(table.complete(0, RequestId(7)), Ok(Completion::Answered("seven"))));
-        let again = table.complete(0, RequestId(7));
+        assert!(matches!(
+            table.complete(0, RequestId(7), MonotonicNanos(30)),
+            Ok(Completion::Answered("seven"))
+        ));
+        let again = table.complete(0, RequestId(7), MonotonicNanos(30));
         assert!(matches!(again, Err(Violation::Request { slot: 0 })), "a replayed completion");
         assert!(!table.lease(0), "held");
         table.release(0);
@@ -177,9 +187,18 @@ mod tests {
     #[test]
     fn forged_completions_are_violations_and_change_nothing() {
         let mut table = table();
-        assert!(matches!(table.complete(0, RequestId(8)), Err(Violation::Request { slot: 0 })));
-        assert!(matches!(table.complete(1, RequestId(7)), Err(Violation::Request { slot: 1 })));
-        assert!(matches!(table.complete(2, RequestId(7)), Err(Violation::Slot(2))));
+        assert!(matches!(
+            table.complete(0, RequestId(8), MonotonicNanos(30)),
+            Err(Violation::Request { slot: 0 })
+        ));
+        assert!(matches!(
+            table.complete(1, RequestId(7), MonotonicNanos(30)),
+            Err(Violation::Request { slot: 1 })
+        ));
+        assert!(matches!(
+            table.complete(2, RequestId(7), MonotonicNanos(30)),
+            Err(Violation::Slot(2))
+        ));
         assert_eq!(table.published(), 1);
     }
 
@@ -187,21 +206,36 @@ mod tests {
     fn an_abandoned_slot_is_freed_by_its_late_answer_alone() {
         let mut table = table();
         table.abandon(0, RequestId(6));
-        assert!(matches!(table.oldest_deadline(), Some(MonotonicNanos(7))));
         table.abandon(0, RequestId(7));
         assert!(!table.lease(0), "the worker may still write it");
-        assert!(matches!(table.complete(0, RequestId(7)), Ok(Completion::TooLate("seven"))));
+        assert!(matches!(
+            table.complete(0, RequestId(7), MonotonicNanos(30)),
+            Ok(Completion::TooLate("seven"))
+        ));
         assert!(table.lease(0));
-        assert_eq!((table.published(), table.oldest_deadline()), (0, None));
+        assert_eq!((table.published(), table.stalled_since()), (0, None));
     }
 
     #[test]
     fn the_end_of_a_lane_takes_all_that_was_published() {
         let mut table = table();
         assert!(table.lease(1));
-        table.publish(1, ticket(9), "nine");
+        table.publish(1, ticket(9), "nine", MonotonicNanos(20));
         table.abandon(1, RequestId(9));
         assert_eq!(table.take_published(), ["seven", "nine"]);
         assert_eq!(table.published(), 0);
+    }
+
+    #[test]
+    fn progress_is_an_answer_or_the_first_work() {
+        let mut table = table();
+        assert_eq!(table.stalled_since(), Some(MonotonicNanos(10)));
+        assert!(table.lease(1));
+        table.publish(1, ticket(9), "nine", MonotonicNanos(20));
+        assert_eq!(table.stalled_since(), Some(MonotonicNanos(10)), "more work is no progress");
+        table.abandon(0, RequestId(7));
+        assert_eq!(table.stalled_since(), Some(MonotonicNanos(10)), "nor is a client that left");
+        assert!(table.complete(0, RequestId(7), MonotonicNanos(30)).is_ok());
+        assert_eq!(table.stalled_since(), Some(MonotonicNanos(30)));
     }
 }

@@ -1,6 +1,6 @@
 //! Rings, slot table and control socket of one worker generation, behind one short lock.
 //!
-//! Nothing is copied out of shared memory and nobody is woken while the lock is held.
+//! No tensor is copied and no request is answered while the lock is held.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,13 +43,15 @@ pub enum LaneEvent {
 }
 
 /// Counts since the previous call of [`Lane::activity`], and the oldest debt.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Activity {
+    /// What no honest worker does, also if the event that told of it was lost.
+    pub violation: Option<Violation>,
     pub completions: u32,
     pub doorbells: u32,
     pub facts: u32,
-    /// The earliest deadline of a request that the worker has and has not answered.
-    pub oldest_deadline: Option<MonotonicNanos>,
+    /// Since when the worker has had work without answering any of it.
+    pub stalled_since: Option<MonotonicNanos>,
 }
 
 /// What a lane is made of.
@@ -202,8 +204,8 @@ impl Lane {
             let why = why.clone();
             return Err((why, published));
         }
-        let deadline = MonotonicNanos(request.deadline);
-        transport.table.publish(slot, Ticket { request: request.request, deadline }, published);
+        let ticket = Ticket { request: request.request };
+        transport.table.publish(slot, ticket, published, MonotonicNanos::now());
         let wake = transport.requests.publish(request, self.responses.map());
         if self.bells.anyone_parked() && !transport.announced {
             transport.requests.announce_sleep();
@@ -311,13 +313,14 @@ impl Lane {
     /// What happened since the last call.
     pub fn activity(&self) -> Activity {
         let mut transport = self.lock();
-        let oldest_deadline = transport.table.oldest_deadline();
-        Activity { oldest_deadline, ..std::mem::take(&mut transport.activity) }
+        let stalled_since = transport.table.stalled_since();
+        Activity { stalled_since, ..std::mem::take(&mut transport.activity) }
     }
 
     /// Reports what a reply's reader found in the worker's memory.
     pub(super) fn violated(self: &Arc<Self>, violation: Violation) {
         self.close(&broken(&violation));
+        self.lock().activity.violation = Some(violation);
         self.tell(LaneEvent::Violation(violation));
     }
 
@@ -356,7 +359,8 @@ impl Lane {
             return Ok(false);
         };
         transport.activity.completions = transport.activity.completions.saturating_add(1);
-        let answered = transport.table.complete(completion.slot, completion.request)?;
+        let now = MonotonicNanos::now();
+        let answered = transport.table.complete(completion.slot, completion.request, now)?;
         let object = match completion.place {
             Place::Slot => None,
             Place::Own(_) => Some(self.object(transport, completion.request)?),
@@ -372,11 +376,18 @@ impl Lane {
 
     /// The object that must have come up before the completion that speaks of it.
     fn object(&self, transport: &mut Transport, request: RequestId) -> Result<OwnedFd, Violation> {
-        if !transport.objects.contains_key(&request.0) {
+        // It was sent before, but bells may stand before it: at most what a socket's queue holds.
+        for _ in 0..QUEUED_WAKES {
+            if transport.objects.contains_key(&request.0) {
+                break;
+            }
             let mut events = Vec::new();
-            self.read_packets(transport, &mut events);
+            let more = self.read_packets(transport, &mut events);
             for event in events {
                 self.tell(event);
+            }
+            if more != More::Perhaps {
+                break;
             }
         }
         transport.objects.remove(&request.0).ok_or(Violation::MissingObject)
@@ -388,7 +399,10 @@ impl Lane {
                 Ok(Some(packet)) => match self.packet(transport, packet) {
                     Ok(Some(fact)) => events.push(LaneEvent::Fact(fact)),
                     Ok(None) => {}
-                    Err(violation) => events.push(LaneEvent::Violation(violation)),
+                    Err(violation) => {
+                        transport.activity.violation = Some(violation);
+                        events.push(LaneEvent::Violation(violation));
+                    }
                 },
                 Err(Errno::EAGAIN) => return More::No,
                 Ok(None) | Err(_) => {
@@ -455,6 +469,9 @@ impl Harvest {
         self.violation = self.violation.take().or(later.violation);
     }
 }
+
+/// How often a full budget of packets is read to find an object that must be there.
+const QUEUED_WAKES: usize = 16;
 
 /// Whether the control socket may hold more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -309,6 +309,8 @@ impl Driver {
         let Some(worker) = &self.worker else { return };
         let generation = worker.generation();
         let event = match event {
+            // Once is enough; a worker that repeats itself is only counted.
+            LaneEvent::Fact(Fact::Loaded(_)) if !self.is_starting() => return,
             LaneEvent::Fact(Fact::Loaded(loaded)) => match facts::check(&self.spec.load, &loaded) {
                 Ok(()) => self.note_loaded(loaded, generation),
                 Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
@@ -327,6 +329,10 @@ impl Driver {
         self.handle(event).await;
     }
 
+    fn is_starting(&self) -> bool {
+        matches!(self.machine.state(), super::State::Starting { .. })
+    }
+
     fn note_loaded(&mut self, loaded: Loaded, generation: Generation) -> Event {
         let instance = &self.spec.id;
         info!(
@@ -340,6 +346,9 @@ impl Driver {
             "worker ready"
         );
         self.loaded = Some(Arc::new(loaded));
+        if let Some(worker) = &mut self.worker {
+            worker.listens = true;
+        }
         Event::Loaded { generation }
     }
 
@@ -347,10 +356,11 @@ impl Driver {
         let Some(worker) = &self.worker else { return };
         let activity = worker.lane.activity();
         let now = MonotonicNanos::now();
-        let late = |deadline: MonotonicNanos| (deadline < now).then(|| now.since(deadline));
+        let limit = self.spec.infer_timeout;
+        let late = |since: MonotonicNanos| now.since(since).checked_sub(limit);
         let seen = Observation {
-            overdue: activity.oldest_deadline.and_then(late),
-            violation: None,
+            overdue: activity.stalled_since.and_then(late),
+            violation: activity.violation.map(|violation| violation.to_string()),
             completions: activity.completions,
             doorbells: activity.doorbells,
             facts: activity.facts,

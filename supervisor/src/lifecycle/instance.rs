@@ -78,6 +78,8 @@ pub struct InstanceSpec {
     pub policy: Policy,
     pub health: HealthPolicy,
     pub handshake_timeout: Duration,
+    /// Longest time that one inference may take before its worker counts as hung.
+    pub infer_timeout: Duration,
     pub log: LogLimits,
 }
 

@@ -22,7 +22,7 @@ use crate::route::{Route, RouteParts, ServingState, VersionEntry};
 use crate::schedule::SlotQueue;
 use crate::schema::{Port, Schema};
 
-/// How long past its deadline a request may stay unanswered before its worker counts as hung.
+/// How much longer than `infer_timeout` a worker may take over a request before it counts as hung.
 const HANG_GRACE: Duration = Duration::from_secs(1);
 /// How long a killed process may take to go before it is killed again.
 const KILL_REPEAT: Duration = Duration::from_secs(1);
@@ -272,6 +272,7 @@ fn instance_spec(
         policy,
         health: HealthPolicy { grace: HANG_GRACE, spare_doorbells: SPARE_DOORBELLS, facts: FACTS },
         handshake_timeout: worker.handshake_timeout,
+        infer_timeout: worker.infer_timeout,
         log: LogLimits {
             lines_per_second: worker.log_lines_per_second,
             line_bytes: worker.log_line_bytes,

@@ -36,6 +36,8 @@ pub(super) struct Worker {
     id: WorkerId,
     pub(super) lane: Arc<Lane>,
     pub(super) session: Option<Session>,
+    /// It has loaded its model and hears commands.
+    pub(super) listens: bool,
     pub(super) lane_events: mpsc::Receiver<LaneEvent>,
     pub(super) reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
@@ -103,6 +105,7 @@ impl Worker {
             id,
             lane,
             session: None,
+            listens: false,
             lane_events,
             reports,
             reporter,
@@ -152,11 +155,11 @@ impl Worker {
         });
     }
 
-    /// The first step down: a command if it listens, a signal if it cannot.
+    /// The first step down: a command if it listens, a signal if it does not or cannot.
     pub(super) fn ask_to_end(&mut self, patience: Patience) {
         match (&self.session, patience) {
-            (Some(session), Patience::Some) => session.send(Command::Shutdown),
-            (Some(_) | None, Patience::None) | (None, Patience::Some) => {
+            (Some(session), Patience::Some) if self.listens => session.send(Command::Shutdown),
+            (Some(_) | None, Patience::None | Patience::Some) => {
                 self.group.signal(Signal::SIGTERM);
             }
         }
@@ -222,7 +225,11 @@ impl Tasks {
             Exit::Signal(signal) => ExitClass::Signal(signal),
             Exit::Unknown => ExitClass::Unknown,
         };
-        let detail = self.tail.lines().pop().unwrap_or_default();
+        // The last lines are in the record; of a signal they say nothing.
+        let detail = match exit {
+            Exit::Code(_) => self.tail.lines().pop().unwrap_or_default(),
+            Exit::Signal(_) | Exit::Unknown => String::new(),
+        };
         // The driver waits for this report before it lets go of the worker.
         let _gone = reporter.send(Report::Exited(ExitReport { class, detail })).await;
     }

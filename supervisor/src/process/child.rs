@@ -3,9 +3,11 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::sync::Arc;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use shared::sync::{AtomicBool, Ordering};
 
 /// A process that leads a group of its own. It is killed when this value is dropped.
 #[derive(Debug)]
@@ -15,8 +17,12 @@ pub struct Child {
 }
 
 /// The process group of one worker.
-#[derive(Clone, Copy, Debug)]
-pub struct Group(Pid);
+#[derive(Clone, Debug)]
+pub struct Group {
+    leader: Pid,
+    /// Its number may be another's from now on.
+    reaped: Arc<AtomicBool>,
+}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +37,18 @@ impl Child {
     pub(super) fn new(process: tokio::process::Child) -> io::Result<Self> {
         let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| io::Error::other("the process has no id"))?;
-        Ok(Self { process, group: Group(Pid::from_raw(pid)) })
+        Ok(Self { process, group: Group { leader: Pid::from_raw(pid), reaped: Arc::default() } })
     }
 
     pub fn group(&self) -> Group {
-        self.group
+        self.group.clone()
     }
 
     /// Waits for the exit and reaps.
     pub async fn wait(&mut self) -> Exit {
-        match self.process.wait().await {
+        let status = self.process.wait().await;
+        self.group.reaped.store(true, Ordering::Release);
+        match status {
             Ok(status) => Exit::of(status),
             Err(_) => Exit::Unknown,
         }
@@ -48,14 +56,16 @@ impl Child {
 }
 
 impl Group {
-    pub fn pid(self) -> i32 {
-        self.0.as_raw()
+    pub fn pid(&self) -> i32 {
+        self.leader.as_raw()
     }
 
-    /// Signals every process of the group. A group that has gone is no error; it must not be
-    /// signalled after its leader was reaped, because its number may be another's by then.
-    pub fn signal(self, signal: Signal) {
-        let _gone = killpg(self.0, signal);
+    /// Signals every process of the group, unless its leader was reaped. A group that has gone is
+    /// no error.
+    pub fn signal(&self, signal: Signal) {
+        if !self.reaped.load(Ordering::Acquire) {
+            let _gone = killpg(self.leader, signal);
+        }
     }
 }
 
