@@ -145,6 +145,7 @@ fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {
     HttpSettings {
         max_body: limits.max_body,
         max_decompressed: limits.max_decompressed,
+        max_reply: limits.max_reply,
         max_chunks: count(limits.max_chunks),
         max_json_depth: usize::from(limits.max_json_depth),
         max_connections: count(http.max_connections),

@@ -31,6 +31,9 @@ pub struct Port {
     /// As the model sees it, if that differs (`reshape`).
     pub model_dims: Option<Vec<i64>>,
     pub optional: bool,
+    /// What requests and replies have shown of what is open: for metadata only. One client's
+    /// request must not become a rule for the others.
+    seen: Option<(DataType, usize)>,
 }
 
 impl Port {
@@ -38,24 +41,27 @@ impl Port {
     pub fn new(client: TensorSpec, model: TensorSpec) -> Self {
         let model_dims = if client.dims == model.dims { None } else { model.dims };
         let TensorSpec { name, dtype, dims, optional } = client;
-        Self { name: name.into(), dtype, dims, model_dims, optional }
+        Self { name: name.into(), dtype, dims, model_dims, optional, seen: None }
     }
 
     pub fn client_spec(&self) -> TensorSpec {
         TensorSpec {
             name: self.name.to_string(),
-            dtype: self.dtype,
-            dims: self.dims.clone(),
+            dtype: self.dtype.or(self.seen.map(|(dtype, _)| dtype)),
+            // Only the number of dimensions is certain: the next request may have other sizes.
+            dims: self.dims.clone().or(self.seen.map(|(_, rank)| vec![-1; rank])),
             optional: self.optional,
         }
     }
 
-    /// Fills what is open; says whether anything was.
+    fn is_open(&self) -> bool {
+        (self.dtype.is_none() || self.dims.is_none()) && self.seen.is_none()
+    }
+
+    /// Notes what is open; says whether anything was.
     fn learn(&mut self, dtype: DataType, shape: &Shape) -> bool {
-        let open = self.dtype.is_none() || self.dims.is_none();
-        self.dtype.get_or_insert(dtype);
-        // Only the number of dimensions is certain: the next request may have other sizes.
-        self.dims.get_or_insert_with(|| vec![-1; shape.dims().len()]);
+        let open = self.is_open();
+        self.seen.get_or_insert((dtype, shape.dims().len()));
         open
     }
 }
@@ -180,8 +186,11 @@ impl Schema {
     fn wanted(&self, names: Option<&[String]>) -> Result<Outputs, RequestError> {
         let known = u32::try_from(self.outputs.len().min(MAX_TENSORS)).expect("at most 64");
         let all = if known == u64::BITS { u64::MAX } else { (1 << known) - 1 };
-        let Some(names) = names else { return Ok(Outputs { known, wanted: all }) };
+        let Some(names) = names else {
+            return Ok(Outputs { known, wanted: all, order: Vec::new() });
+        };
         let mut wanted = 0_u64;
+        let mut order = Vec::with_capacity(names.len());
         for name in names {
             let index = self.outputs.iter().position(|port| *port.name == **name);
             let index = index.ok_or_else(|| {
@@ -190,9 +199,14 @@ impl Schema {
                     self.model
                 ))
             })?;
+            if wanted & (1 << index) != 0 {
+                let message = format!("output '{name}' already exists in request");
+                return Err(RequestError::invalid(message));
+            }
             wanted |= 1 << index;
+            order.push(u32::try_from(index).expect("at most MAX_TENSORS"));
         }
-        Ok(Outputs { known, wanted })
+        Ok(Outputs { known, wanted, order })
     }
 
     /// Names an output of a reply and gives it the shape that clients see. What contradicts the
@@ -230,8 +244,7 @@ impl Schema {
 
     /// A schema that knows what this request and its reply showed, if that is more.
     pub fn learned(&self, inputs: &[Input], outputs: &[TensorDesc]) -> Option<Self> {
-        let open = |port: &Port| port.dtype.is_none() || port.dims.is_none();
-        if !self.inputs.iter().chain(&self.outputs).any(open) {
+        if !self.inputs.iter().chain(&self.outputs).any(Port::is_open) {
             return None;
         }
         let mut schema = self.clone();
@@ -304,7 +317,14 @@ mod tests {
 
     fn port(name: &str, dtype: DataType, dims: &[i64]) -> Port {
         let dims = Some(dims.to_vec());
-        Port { name: name.into(), dtype: Some(dtype), dims, model_dims: None, optional: false }
+        Port {
+            name: name.into(),
+            dtype: Some(dtype),
+            dims,
+            model_dims: None,
+            optional: false,
+            seen: None,
+        }
     }
 
     fn schema() -> Schema {
@@ -325,6 +345,10 @@ mod tests {
         InputDecl { name: name.to_owned(), dtype, shape, len }
     }
 
+    fn head_of(inputs: Vec<InputDecl>) -> InferHead {
+        head(inputs)
+    }
+
     fn head(inputs: Vec<InputDecl>) -> InferHead {
         InferHead { client_id: None, inputs, outputs: None, timeout: None }
     }
@@ -342,6 +366,10 @@ mod tests {
         let mut one = head(vec![a()]);
         one.outputs = Some(vec!["y".to_owned()]);
         assert_eq!(schema().fit(&one).unwrap().outputs.wanted, 0b10);
+        one.outputs = Some(vec!["y".to_owned(), "x".to_owned()]);
+        assert_eq!(schema().fit(&one).unwrap().outputs.order, [1, 0]);
+        one.outputs = Some(vec!["y".to_owned(), "y".to_owned()]);
+        assert!(schema().fit(&one).unwrap_err().message.contains("already exists"));
     }
 
     #[test]
@@ -389,8 +417,10 @@ mod tests {
         let head = head(vec![decl("a", DataType::Int8, &[4, 4])]);
         let inputs = open.fit(&head).unwrap().inputs;
         let learned = open.learned(&inputs, &[]).unwrap();
-        assert_eq!(learned.inputs[0].dtype, Some(DataType::Int8));
-        assert_eq!(learned.inputs[0].dims, Some(vec![-1, -1]));
+        let shown = learned.inputs[0].client_spec();
+        assert_eq!((shown.dtype, shown.dims), (Some(DataType::Int8), Some(vec![-1, -1])));
+        let other = head_of(vec![decl("a", DataType::Fp64, &[2])]);
+        assert!(learned.fit(&other).is_ok(), "it is no rule for others");
         assert_eq!(learned.learned(&inputs, &[]), None);
     }
 }

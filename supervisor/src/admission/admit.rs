@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::id::RequestId;
+use shared::id::{ModelVersion, RequestId};
 use tokio::time::Instant;
 
 use crate::lane::{Input, Lease, Outputs, Reply, RunError};
@@ -22,17 +22,22 @@ pub struct Admitted {
     deadline: Instant,
 }
 
-/// Checks `head` against the route's schema and waits for a slot, at most until `deadline`.
+/// Checks `head` against the route's schema and waits for a slot, at most until `deadline`. If the
+/// model is loaded anew meanwhile, the request goes to what has taken the route's place, but never
+/// to another version than `asked`.
 pub async fn admit(
     route: &Arc<Route>,
+    asked: Option<ModelVersion>,
     head: &InferHead,
     deadline: Instant,
 ) -> Result<Admitted, RequestError> {
     let mut route = Arc::clone(route);
+    let fits = |next: &Arc<Route>| asked.is_none_or(|version| version == next.version());
     loop {
         let schema = route.schema();
         let Fitted { inputs, outputs } = schema.fit(head)?;
-        match (route.queue().acquire(deadline).await, route.successor()) {
+        let successor = || route.successor().filter(fits);
+        match (route.queue().acquire(deadline).await, successor()) {
             (Ok(mut lease), _) => {
                 lease.lay_out(&inputs)?;
                 let id = route.next_request();
@@ -76,7 +81,7 @@ impl Admitted {
                 RequestError::new(What::Deadline, message)
             }
         })?;
-        let reply = completed.into_reply(outputs, |desc| schema.output(desc))?;
+        let reply = completed.into_reply(&outputs, |desc| schema.output(desc))?;
         if let Some(schema) = schema.learned(&inputs, reply.descs()) {
             route.learn(schema);
         }

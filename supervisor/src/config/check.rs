@@ -137,6 +137,7 @@ fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {
     let max_body = size("max_body", &raw.max_body, &BODY, default.max_body);
     let max_decompressed =
         size("max_decompressed", &raw.max_decompressed, &BODY, default.max_decompressed);
+    let max_reply = size("max_reply", &raw.max_reply, &BODY, default.max_reply);
     let arena_memory = size("arena_memory", &raw.arena_memory, &ARENA_MEMORY, default.arena_memory);
     let mut count = |key: &str, raw: &Option<Value>, range, default| {
         reader.quantity(&format!("limits.{key}"), raw.as_ref(), range, default)
@@ -144,6 +145,7 @@ fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {
     Limits {
         max_body,
         max_decompressed,
+        max_reply,
         max_chunks: count("max_chunks", &raw.max_chunks, &CHUNKS, default.max_chunks),
         max_models: count("max_models", &raw.max_models, &MODELS, default.max_models),
         max_workers: count("max_workers", &raw.max_workers, &WORKERS, default.max_workers),

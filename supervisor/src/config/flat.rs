@@ -86,6 +86,7 @@ impl Config {
             quote(&show_size(limits.max_decompressed)),
             Effect::Live,
         );
+        list.add("limits.max_reply", quote(&show_size(limits.max_reply)), Effect::Live);
         list.add("limits.max_chunks", limits.max_chunks.to_string(), Effect::Live);
         list.add("limits.max_json_depth", limits.max_json_depth.to_string(), Effect::Live);
         list.add("limits.max_models", limits.max_models.to_string(), Effect::Live);

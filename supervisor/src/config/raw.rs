@@ -67,6 +67,7 @@ section!(RawHttp {
 section!(RawLimits {
     max_body,
     max_decompressed,
+    max_reply,
     max_chunks,
     max_json_depth,
     max_models,

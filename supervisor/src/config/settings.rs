@@ -92,6 +92,8 @@ pub struct Limits {
     pub max_body: usize,
     /// Bytes of one request's body after it was decompressed.
     pub max_decompressed: usize,
+    /// Bytes of all outputs of one reply.
+    pub max_reply: usize,
     /// Pieces of one chunked body.
     pub max_chunks: u32,
     pub max_json_depth: u16,

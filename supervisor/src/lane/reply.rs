@@ -27,12 +27,14 @@ pub struct Completed {
 }
 
 /// What the caller expects of a reply.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outputs {
     /// How many outputs the model has.
     pub known: u32,
     /// Those that were asked for, a bit each.
     pub wanted: u64,
+    /// Their indices in the order in which they were asked for; empty for all in the model's order.
+    pub order: Vec<u32>,
 }
 
 /// The outputs of one request. Holds the slot until it is dropped.
@@ -63,7 +65,7 @@ impl Completed {
     /// its index and what the worker said of it.
     pub fn into_reply(
         mut self,
-        expected: Outputs,
+        expected: &Outputs,
         name: impl Fn(&TensorDesc) -> Result<ReplyTensor, RequestError>,
     ) -> Result<Reply, RequestError> {
         match self.read(expected) {
@@ -83,7 +85,7 @@ impl Completed {
     #[expect(clippy::type_complexity, reason = "a violation, or an error, or what was read")]
     fn read(
         &mut self,
-        expected: Outputs,
+        expected: &Outputs,
     ) -> Result<Result<(Option<ForeignObject>, Vec<TensorDesc>), RequestError>, Violation> {
         let what = match self.descriptor.status {
             Status::Ok => return self.outputs(expected).map(Ok),
@@ -110,7 +112,7 @@ impl Completed {
 
     fn outputs(
         &mut self,
-        expected: Outputs,
+        expected: &Outputs,
     ) -> Result<(Option<ForeignObject>, Vec<TensorDesc>), Violation> {
         let (object, memory) = match (self.descriptor.place, self.object.take()) {
             (Place::Slot, _) => (None, self.lane.responses.slot_bytes()),
@@ -132,7 +134,8 @@ impl Completed {
         if open != 0 {
             return Err(Violation::Output);
         }
-        descs.sort_unstable_by_key(|desc| desc.index);
+        let place = |index| expected.order.iter().position(|&asked| asked == index);
+        descs.sort_unstable_by_key(|desc| (place(desc.index), desc.index));
         Ok((object, descs))
     }
 }
@@ -145,7 +148,7 @@ impl Drop for Completed {
 }
 
 impl Reply {
-    /// The wanted outputs, in the model's order.
+    /// The wanted outputs in the order in which the client named them, or in the model's.
     pub fn tensors(&self) -> &[ReplyTensor] {
         &self.tensors
     }

@@ -125,6 +125,11 @@ impl Catalog {
 
     /// A model that was not there at the start.
     async fn load_new(&mut self, model: ModelName, done: Done) {
+        let most = self.config.limits.max_models;
+        if u32::try_from(self.keepers.len()).is_ok_and(|models| models >= most) {
+            let message = format!("failed to load '{model}', limits.max_models = {most} are known");
+            return refuse(done, RequestError::invalid(message));
+        }
         let (scanner, name) = (self.scanner.clone(), model.clone());
         let found = tokio::task::spawn_blocking(move || scanner.scan_one(&name)).await;
         match found {

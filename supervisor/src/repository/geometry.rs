@@ -37,12 +37,6 @@ impl Geometry {
             slots: settings.slots,
         }
     }
-
-    /// Data of all slots in both directions, as `limits.arena_memory` counts it.
-    pub fn arena_bytes(&self) -> usize {
-        let slot = self.request_bytes.saturating_add(self.response_bytes);
-        slot.saturating_mul(usize::from(self.slots))
-    }
 }
 
 fn auto(tensors: &[Tensor], rows: usize) -> usize {
@@ -124,7 +118,6 @@ mod tests {
         };
         let geometry = Geometry::of(&manifest(0, vec![]), &settings);
         assert_eq!((geometry.request_bytes, geometry.response_bytes), (8192, 8192));
-        assert_eq!(geometry.arena_bytes(), 4 * 2 * 8192);
     }
 
     proptest! {

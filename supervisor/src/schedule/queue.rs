@@ -75,11 +75,6 @@ impl SlotQueue {
         inner.lanes.remove(&id);
     }
 
-    /// Whether a worker is in service.
-    pub fn is_served(&self) -> bool {
-        !self.lock().lanes.is_empty()
-    }
-
     /// Waits until nobody waits for a slot.
     pub async fn nobody_waits(self: Arc<Self>) {
         loop {

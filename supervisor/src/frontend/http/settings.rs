@@ -11,6 +11,8 @@ pub struct HttpSettings {
     pub max_body: usize,
     /// Most bytes of a request body after its compression was undone.
     pub max_decompressed: usize,
+    /// Most bytes of all outputs of a reply.
+    pub max_reply: usize,
     /// Most pieces of a body whose length was not announced.
     pub max_chunks: usize,
     /// Deepest nesting of a request's JSON; up to 127.
@@ -40,6 +42,7 @@ impl Default for HttpSettings {
         Self {
             max_body: 64 << 20,
             max_decompressed: 64 << 20,
+            max_reply: 256 << 20,
             max_chunks: 65_536,
             max_json_depth: 100,
             max_connections: 1024,

@@ -51,6 +51,11 @@ impl Wanted {
     pub(crate) fn form(&self, output: usize) -> Form {
         self.named.get(output).copied().unwrap_or(self.default)
     }
+
+    /// Whether any of so many outputs is to be JSON.
+    pub(crate) fn any_json(&self, outputs: usize) -> bool {
+        (0..outputs).any(|output| self.form(output) == Form::Json)
+    }
 }
 
 impl Plan<'_> {

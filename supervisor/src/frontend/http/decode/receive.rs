@@ -1,10 +1,13 @@
 //! One request's body, from its first piece to a filled slot.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::body::Body;
 use shared::elements;
 use shared::elements::LENGTH_BYTES;
 use shared::tensor::DataType;
+use tokio::time::Instant;
 
 use super::body::BodyReader;
 use super::cells;
@@ -80,7 +83,8 @@ where
     // A slow client with a small body must not hold a slot meanwhile.
     body.gather(SMALL_BODY).await?;
     let mut slot = gate.admit(&plan.head).await?;
-    body.limit_until(slot.deadline());
+    let left: usize = segments.iter().map(|segment| segment.to - segment.from).sum();
+    body.limit_until(slot.deadline().min(Instant::now() + upload_time(left)));
     fill_from_json(&plan, &mut slot)?;
     let mut scatter = Scatter::new(segments);
     while let Some(piece) = body.next().await? {
@@ -93,6 +97,16 @@ where
     let InferHead { client_id, .. } = plan.head;
     Ok(Received { slot, client_id, wanted: plan.wanted })
 }
+
+/// How long a body may take to fill a slot: a moment, and what it needs at a modest rate. Without
+/// it, as many clients as there are slots could keep all others waiting with a byte now and then.
+fn upload_time(bytes: usize) -> Duration {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    Duration::from_secs(2) + Duration::from_millis(bytes.saturating_mul(1000) / UPLOAD_RATE)
+}
+
+/// Bytes per second.
+const UPLOAD_RATE: u64 = 128 << 10;
 
 /// Why a request is refused before it takes a slot.
 enum Refusal {
