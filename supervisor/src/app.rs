@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Duration, timeout};
-use tracing::{info, warn};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::exit::Exit;
@@ -22,7 +22,7 @@ use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::{Accounts, Kit};
 use crate::process::Spawner;
 use crate::route::{Demand, Routes};
-use crate::system::{RuntimeFile, Signals};
+use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -72,6 +72,7 @@ pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
 
 impl App {
     pub async fn build(config: Config, bells: Arc<Bells>) -> Result<Self, StartError> {
+        raise_descriptor_limit();
         let signals = Signals::take().map_err(StartError::Signals)?;
         let listen = config.http.listen;
         let bound = |e| StartError::Bind(listen, e);
@@ -100,29 +101,41 @@ impl App {
             self;
         let drain_timeout = config.shutdown.drain_timeout;
         let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
-        let mut catalog = Catalog::new(config, kit, routes.clone());
-        catalog.open().await;
         let (end, ending) = mpsc::channel(2);
-        let catalog = tokio::spawn(catalog.run(wishes, ending));
+        let mut catalog = Catalog::new(config, kit, routes.clone());
+        let mut catalog = tokio::spawn(async move {
+            catalog.open().await;
+            catalog.run(wishes, ending).await;
+        });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let http = tokio::spawn(http::serve(listener, deps, stopped));
+        let mut http = tokio::spawn(http::serve(listener, deps, stopped));
         info!(http = %address, pid = std::process::id(), "listening");
 
-        let signal = signals.next().await;
-        info!(signal, "draining: no new connections, requests in progress may finish");
+        tokio::select! {
+            signal = signals.next() => {
+                info!(signal, "draining: no new connections, requests in progress may finish");
+            }
+            // Neither ends by itself: a server that is up and deaf is worse than one that is gone.
+            _bug = &mut http => return failed("the HTTP front end has ended"),
+            _bug = &mut catalog => return failed("the catalog of models has ended"),
+        }
         routes.drain();
         drop(stop);
         let drain = async {
-            let mut http = http;
-            if timeout(drain_timeout, &mut http).await.is_err() {
+            let until = Instant::now() + drain_timeout;
+            if timeout_at(until, &mut http).await.is_err() {
                 warn!(?drain_timeout, "shutdown.drain_timeout has passed; connections are closed");
                 http.abort();
             }
             let (drained, unloaded) = oneshot::channel();
-            // The catalog lives until it is told to end.
+            // The catalog lives until it is told to end. Nobody waits for an answer any more, so
+            // its workers have little to finish.
             let _ended = end.send(Ending::Drain(drained)).await;
-            let _ended = unloaded.await;
+            if timeout_at(until.max(Instant::now() + LAST_UNLOADS), unloaded).await.is_err() {
+                warn!("some workers did not end in time and are killed");
+                let _ended = end.send(Ending::Kill).await;
+            }
         };
         let exit = tokio::select! {
             () = drain => Exit::Ok,
@@ -132,11 +145,21 @@ impl App {
                 Exit::Forced
             }
         };
-        // After a drain it has returned; after a kill it has asked every instance to kill.
-        let _late = timeout(Duration::from_secs(1), catalog).await;
+        // It ends when no process is left.
+        let _late = timeout(LAST_KILLS, catalog).await;
         info!(?exit, "ended");
         exit
     }
+}
+
+/// How long workers may take to end after the last connection, at least.
+const LAST_UNLOADS: Duration = Duration::from_secs(2);
+/// How long processes that were killed may take to go.
+const LAST_KILLS: Duration = Duration::from_secs(1);
+
+fn failed(what: &'static str) -> Exit {
+    error!(what, "a part of the server is gone; the rest ends with it");
+    Exit::Failed
 }
 
 fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {

@@ -51,10 +51,13 @@ fn configured(
 fn serve(config: Config) -> anyhow::Result<Exit> {
     start_logs(&config.log)?;
     let (runtime, bells) = runtime(&config)?;
-    runtime.block_on(async {
+    let exit = runtime.block_on(async {
         let app = App::build(config, bells).await.context("cannot start")?;
         Ok(app.run().await)
-    })
+    });
+    // A scan of a disk that does not answer must not keep the process.
+    runtime.shutdown_background();
+    exit
 }
 
 /// Before there are logs, and after them.

@@ -2,7 +2,8 @@
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use nix::sys::signal::Signal;
 
 /// Closes every descriptor from `first` on, whatever was inherited by accident.
@@ -21,9 +22,15 @@ pub fn die_with_parent(expected_parent: u32) -> Result<(), Errno> {
     if parent == expected_parent { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
-/// No core files (they would hold clients' data), and no privileges by exec.
+/// What most systems give a process that asks for nothing.
+const USUAL_DESCRIPTORS: u64 = 1024;
+
+/// No core files (they would hold clients' data), no privileges by exec, and no more descriptors
+/// than programs are used to: the supervisor's own limit is as high as it can be.
 pub fn renounce() -> Result<(), Errno> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(USUAL_DESCRIPTORS), hard)?;
     nix::sys::prctl::set_no_new_privs()
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::id::ModelName;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -31,7 +32,7 @@ pub struct Catalog {
 pub enum Ending {
     /// Unload everything; answered when no process is left.
     Drain(oneshot::Sender<()>),
-    /// Kill everything; answered likewise.
+    /// Kill everything; the catalog's task ends when no process is left.
     Kill,
 }
 
@@ -74,7 +75,7 @@ impl Catalog {
         info!(models = self.keepers.len(), loading = first.len(), "repository read");
         for name in first {
             let (done, _outcome) = oneshot::channel();
-            self.ask(&name, Ask::Load(done)).await;
+            self.ask(&name, Ask::Load(done));
         }
     }
 
@@ -117,8 +118,8 @@ impl Catalog {
         let Demand { model, wish, done } = demand;
         match (wish, self.keepers.contains_key(&model)) {
             (Wish::Unload, false) => refuse(done, unknown(&model)),
-            (Wish::Unload, true) => self.ask(&model, Ask::Unload(done)).await,
-            (Wish::Load, true) => self.ask(&model, Ask::Load(done)).await,
+            (Wish::Unload, true) => self.ask(&model, Ask::Unload(done)),
+            (Wish::Load, true) => self.ask(&model, Ask::Load(done)),
             (Wish::Load, false) => self.load_new(model, done).await,
         }
     }
@@ -137,7 +138,7 @@ impl Catalog {
                 let message = format!("failed to load '{model}', it is in no repository");
                 refuse(done, RequestError::new(What::UnknownModel, message));
             }
-            Ok(_) => self.ask(&model, Ask::Load(done)).await,
+            Ok(_) => self.ask(&model, Ask::Load(done)),
             Err(error) => refuse(done, RequestError::new(What::Internal, error.to_string())),
         }
     }
@@ -146,8 +147,8 @@ impl Catalog {
         let mut outcomes = Vec::new();
         for keeper in self.keepers.values() {
             let (done, outcome) = oneshot::channel();
-            // A task that has ended has no process.
-            if keeper.send(Ask::Shutdown(done)).await.is_ok() {
+            // A task that has ended has no process; one that is stuck is left to the kill.
+            if keeper.try_send(Ask::Shutdown(done)).is_ok() {
                 outcomes.push(outcome);
             }
         }
@@ -162,15 +163,32 @@ impl Catalog {
         }
     }
 
+    /// Kills every worker and waits until none is left; whoever calls this sets the limit.
     async fn kill(&self) {
+        let mut outcomes = Vec::new();
         for keeper in self.keepers.values() {
-            let _ended = keeper.send(Ask::Kill).await;
+            let (done, outcome) = oneshot::channel();
+            // A task that has ended has no process; one whose inbox is full is not waited for.
+            if keeper.try_send(Ask::Kill).is_ok() && keeper.try_send(Ask::Shutdown(done)).is_ok() {
+                outcomes.push(outcome);
+            }
+        }
+        for outcome in outcomes {
+            let _ended = outcome.await;
         }
     }
 
-    async fn ask(&mut self, model: &ModelName, ask: Ask) {
-        // If the task has ended, the sender inside `ask` is dropped and its waiter is told.
-        let _ended = self.keeper(model).send(ask).await;
+    /// Never waits: one model's task that is slow must not keep the others' from being asked.
+    fn ask(&mut self, model: &ModelName, ask: Ask) {
+        let full = "too many requests to load or unload this model are waiting";
+        match self.keeper(model).try_send(ask) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Ask::Load(done) | Ask::Unload(done) | Ask::Shutdown(done))) => {
+                refuse(done, RequestError::new(What::NotReady, full));
+            }
+            // If the task has ended, the sender inside is dropped and its waiter is told.
+            Err(TrySendError::Full(Ask::Kill) | TrySendError::Closed(_)) => {}
+        }
     }
 
     fn keeper(&mut self, model: &ModelName) -> &mpsc::Sender<Ask> {

@@ -29,7 +29,7 @@ pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 pub(super) enum Ask {
     Load(Done),
     Unload(Done),
-    /// The server ends: unload, and accept nothing more.
+    /// The server ends: unload.
     Shutdown(Done),
     /// The server ends at once.
     Kill,
@@ -47,6 +47,8 @@ pub(super) struct Keeper {
     incoming: Option<Set>,
     /// Who waits for `incoming`, or for `current` while that loads for the first time.
     loading: Vec<Done>,
+    /// Who asked for a load while one was under way: what that one read may be older than the wish.
+    again: Vec<Done>,
     retiring: Vec<Set>,
     unloading: Vec<Done>,
     /// Versions that served once and were let go; they stay listed until a load says what there is.
@@ -83,6 +85,7 @@ impl Keeper {
             current: None,
             incoming: None,
             loading: Vec::new(),
+            again: Vec::new(),
             retiring: Vec::new(),
             unloading: Vec::new(),
             unloaded: BTreeSet::new(),
@@ -94,7 +97,7 @@ impl Keeper {
             let changed = Arc::clone(&self.changed);
             tokio::select! {
                 ask = asks.recv() => match ask {
-                    Some(Ask::Load(done)) => self.load(done).await,
+                    Some(Ask::Load(done)) => self.ask_load(done).await,
                     Some(Ask::Unload(done)) => {
                         self.publish_with(|entry| entry.dismissed = true);
                         self.unload(done).await;
@@ -109,19 +112,22 @@ impl Keeper {
         }
     }
 
-    async fn load(&mut self, done: Done) {
+    async fn ask_load(&mut self, done: Done) {
         if self.settings.enabled == Enabled::No {
             let message =
                 format!("failed to load '{}', it is disabled by the configuration", self.name);
             let _gone = done.send(Err(RequestError::invalid(message)));
-            return;
+        } else if self.incoming.is_some() || !self.loading.is_empty() {
+            // Clients that have gone do not pile up.
+            self.again.retain(|waiting| !waiting.is_closed());
+            self.again.push(done);
+        } else {
+            self.load(vec![done]).await;
         }
-        let loads_already =
-            self.incoming.is_some() || !self.loading.is_empty() && self.current.is_some();
-        self.loading.push(done);
-        if loads_already {
-            return;
-        }
+    }
+
+    async fn load(&mut self, waiting: Vec<Done>) {
+        self.loading = waiting;
         match self.new_set().await {
             Ok(set) => {
                 self.unloaded.clear();
@@ -185,7 +191,9 @@ impl Keeper {
 
     async fn unload(&mut self, done: Done) {
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
+        self.loading.append(&mut self.again);
         self.answer_loads(Err(stopped));
+        self.unloading.retain(|waiting| !waiting.is_closed());
         self.unloading.push(done);
         let sets = self.current.iter().chain(&self.incoming);
         self.unloaded.extend(sets.flat_map(|set| set.versions.keys()));
@@ -235,6 +243,10 @@ impl Keeper {
             }
         }
         self.retiring.retain(|set| set.gone() == Gone::No);
+        if self.incoming.is_none() && self.loading.is_empty() && !self.again.is_empty() {
+            let waiting = std::mem::take(&mut self.again);
+            self.load(waiting).await;
+        }
         self.publish();
         if self.retiring.is_empty() {
             for done in self.unloading.drain(..) {
@@ -275,6 +287,7 @@ impl Keeper {
         RequestError::invalid(format!("failed to load '{}', {reason}", self.name))
     }
 
+    /// Answers those whose load has settled.
     fn answer_loads(&mut self, result: Result<(), RequestError>) {
         for done in self.loading.drain(..) {
             // A client that has gone does not stop the load.
@@ -323,9 +336,11 @@ impl Set {
         self.versions.values().rev().find_map(Version::route)
     }
 
-    /// Whether any version takes requests.
+    /// Whether any version takes requests, now or when its worker has restarted.
     fn serves(&self) -> bool {
-        self.versions.values().any(|version| version.summary().state == ServingState::Ready)
+        let up = [ServingState::Ready, ServingState::Loading];
+        let takes = |version: &Version| version.route().is_some();
+        self.versions.values().any(|v| takes(v) && up.contains(&v.summary().state))
     }
 
     fn settled(&self) -> Settled {

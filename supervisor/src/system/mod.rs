@@ -1,8 +1,10 @@
-//! The system that the supervisor runs in: signals and the runtime file. systemd and control groups
+//! The system that the supervisor runs in: signals, descriptors and the runtime file. systemd and control groups
 //! have their room here.
 
+mod descriptors;
 mod runtime_file;
 mod signals;
 
+pub use descriptors::raise_descriptor_limit;
 pub use runtime_file::RuntimeFile;
 pub use signals::Signals;
