@@ -219,3 +219,51 @@ fn json_numbers_come_back_as_json() {
     assert_eq!(output["data"], serde_json::json!([1.5, -2.0]));
     assert_eq!((&output["name"], &output["datatype"]), (&"OUTPUT0".into(), &"FP32".into()));
 }
+
+#[test]
+fn outputs_come_in_the_order_and_the_form_in_which_they_were_asked_for() {
+    let two = "backend: \"echo\"\n\
+        input [ { name: \"A\" data_type: TYPE_INT32 dims: [ 1 ] }, \
+                { name: \"B\" data_type: TYPE_INT32 dims: [ 1 ] } ]\n\
+        output [ { name: \"X\" data_type: TYPE_INT32 dims: [ 1 ] }, \
+                 { name: \"Y\" data_type: TYPE_INT32 dims: [ 1 ] } ]";
+    let server = Supervisor::new().config("two", two).start();
+    let ask = |outputs: &str| {
+        let body = format!(
+            r#"{{"inputs":[{{"name":"A","datatype":"INT32","shape":[1],"data":[1]}},
+                {{"name":"B","datatype":"INT32","shape":[1],"data":[2]}}],"outputs":{outputs}}}"#
+        );
+        server.client().post("/v2/models/two/infer", &body)
+    };
+    let answer = ask(r#"[{"name":"Y","parameters":{"binary_data":true}},{"name":"X"}]"#);
+    assert_eq!(answer.assert_status(200).data(), 2_i32.to_le_bytes());
+    let length = answer.header("inference-header-content-length").unwrap().parse().unwrap();
+    let head: serde_json::Value = serde_json::from_slice(&answer.body[..length]).unwrap();
+    let names = [&head["outputs"][0]["name"], &head["outputs"][1]["name"]];
+    assert_eq!(names, ["Y", "X"]);
+    assert_eq!(head["outputs"][1]["data"], serde_json::json!([1]));
+    ask(r#"[{"name":"Y"},{"name":"Y"}]"#).assert_status(400);
+}
+
+#[test]
+fn a_reply_that_is_too_large_is_refused_before_it_is_copied() {
+    let server = Supervisor::with_echo("m").set("limits.max_reply", "1KiB").start();
+    let answer = server.infer(&Infer::command("m", "grow 1000"));
+    assert!(answer.assert_status(400).error().contains("exceeds the maximum allowed"));
+    server.infer(&Infer::echo("m")).assert_status(200);
+}
+
+#[test]
+fn an_upload_that_stops_gives_its_slot_to_others() {
+    let server = Supervisor::with_echo("m").set("worker.slots", "1").start();
+    let (json, body) = Infer::new("m").floats(&[1.0; 20_000]).binary();
+    let head = format!(
+        "POST /v2/models/m/infer HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\
+         Inference-Header-Content-Length: {json}\r\n\r\n",
+        body.len()
+    );
+    let mut stopped = server.client();
+    stopped.send(&[head.as_bytes(), &body[..70_000]].concat()).unwrap();
+    server.infer(&Infer::echo("m")).assert_status(200);
+    stopped.receive().unwrap().assert_status(408);
+}

@@ -168,3 +168,19 @@ fn a_model_that_crashes_too_often_is_quarantined_until_it_is_loaded_again() {
     assert_serves(&server, "victim");
     neighbour.assert_no_errors();
 }
+
+#[test]
+fn a_client_in_a_hurry_does_not_have_a_slow_worker_killed() {
+    // Longer than the grace after which a worker without progress would count as hung.
+    let slow = Echo::default().parameter("delay_us", "1300000");
+    let server = Supervisor::new().echo("slow", &slow).start();
+    let worker = server.worker("slow");
+    let patient = server.infer_aside(Infer::echo("slow"));
+    let hurry = r#"{"parameters":{"timeout":1000},"inputs":
+        [{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[1]}]}"#;
+    let answer = server.client().post("/v2/models/slow/infer", hurry);
+    assert!([503, 504].contains(&answer.status), "{} {}", answer.status, answer.text());
+    patient.answer().assert_status(200);
+    assert_serves(&server, "slow");
+    assert_eq!(server.worker("slow").generation, worker.generation);
+}
