@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::facts;
-use super::instance::{Accounts, Asked, GrantId, InstanceSpec, InstanceView, Kit};
+use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, ExitRecord, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket,
@@ -61,7 +61,8 @@ impl Driver {
     ) -> Self {
         let machine = Machine::new(spec.policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
-        let (view, _) = watch::channel(InstanceView { state, status, loaded: None });
+        let (view, _) =
+            watch::channel(InstanceView { state, status, gone: Gone::Yes, loaded: None });
         Self {
             spec,
             kit,
@@ -428,6 +429,7 @@ impl Driver {
     fn publish(&self, changed: &Notify) {
         let (state, status) = (self.machine.state().name(), self.machine.status());
         let loaded = self.loaded.clone();
+        let gone = Gone::of(self.machine.state());
         let new = self.view.send_if_modified(|view| {
             let same_load = match (&view.loaded, &loaded) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -435,7 +437,7 @@ impl Driver {
                 (Some(_), None) | (None, Some(_)) => false,
             };
             let same = view.state == state && view.status == status && same_load;
-            *view = InstanceView { state, status, loaded };
+            *view = InstanceView { state, status, gone, loaded };
             !same
         });
         if new {

@@ -10,7 +10,7 @@ use shared::ring::layout::Geometry;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::driver::Driver;
-use super::{Event, Policy, Status};
+use super::{Event, Policy, State, Status};
 use crate::health::HealthPolicy;
 use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner};
@@ -88,8 +88,30 @@ pub struct InstanceSpec {
 pub struct InstanceView {
     pub state: &'static str,
     pub status: Status,
+    pub gone: Gone,
     /// What the newest worker that loaded said of its model.
     pub loaded: Option<Arc<Loaded>>,
+}
+
+/// Whether an instance has no process and will have none before somebody acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    Yes,
+    No,
+}
+
+impl Gone {
+    pub(super) fn of(state: &State) -> Self {
+        match state {
+            State::Unloaded(_) | State::Quarantined(_) => Self::Yes,
+            State::Reserving { .. }
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Stopping(_)
+            | State::Backoff { .. } => Self::No,
+        }
+    }
 }
 
 /// A handle on the task that owns an instance. The task ends when the handle is gone and the

@@ -15,8 +15,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::Event;
-use super::instance::Kit;
-use super::version::{Gone, Settled, Version};
+use super::instance::{Gone, Kit};
+use super::version::{Settled, Version};
 use crate::config::{Enabled, ModelSettings};
 use crate::repository::{ModelFolder, ScanError, Scanner, select};
 use crate::request::{RequestError, What};

@@ -11,7 +11,7 @@ use shared::tensor::TensorSpec;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::instance::{Instance, InstanceSpec, InstanceView, Kit};
+use super::instance::{Gone, Instance, InstanceSpec, InstanceView, Kit};
 use super::{Availability, Backoff, Event, Policy, RestartPolicy};
 use crate::config::ModelSettings;
 use crate::health::HealthPolicy;
@@ -59,12 +59,6 @@ pub(super) enum Settled {
     Not,
     Ready,
     Failed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gone {
-    Yes,
-    No,
 }
 
 impl Version {
@@ -146,10 +140,11 @@ impl Version {
         let moved = RequestError::new(What::NotReady, "the model was loaded anew; try again");
         tokio::spawn(async move {
             let _late = timeout(limit, Arc::clone(&queue).nobody_waits()).await;
-            queue.close(&moved);
             for asker in askers {
                 asker.ask(Event::Unwanted).await;
             }
+            // Last, because a worker that becomes ready late would open the queue again.
+            queue.close(&moved);
         });
     }
 
@@ -198,9 +193,8 @@ fn summarize(views: &[InstanceView]) -> Summary {
         (None, None) if has(Availability::Ready).is_some() => Settled::Ready,
         (None, None) => Settled::Failed,
     };
-    let live = ["starting", "ready", "draining", "stopping", "reserving", "backoff"];
-    let any_live = views.iter().any(|view| live.contains(&view.state));
-    Summary { state, reason, settled, gone: if any_live { Gone::No } else { Gone::Yes } }
+    let gone = if views.iter().all(|view| view.gone == Gone::Yes) { Gone::Yes } else { Gone::No };
+    Summary { state, reason, settled, gone }
 }
 
 fn load_spec(

@@ -43,6 +43,9 @@ impl Tail {
     }
 }
 
+/// How long nothing is read after lines that were too many.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Reads until every writer has closed its end.
 pub async fn forward(
     pipe: PipeReader,
@@ -57,22 +60,34 @@ pub async fn forward(
     loop {
         let read = pipe.read(&mut chunk).await?;
         let lines = if read == 0 { splitter.rest() } else { splitter.push(&chunk[..read]) };
+        let mut flood = false;
         for line in lines {
             let (level, text) = Level::split(&line);
             tail.push(text.to_owned(), limits.tail_lines);
             match rate.admit(Instant::now()) {
                 Admit::Yes { lost: 0 } => emit(&worker, level, text),
                 Admit::Yes { lost } => {
-                    emit(&worker, Level::Warning, &format!("{lost} lines were too many"));
+                    say_lost(&worker, lost);
                     emit(&worker, level, text);
                 }
-                Admit::No => {}
+                Admit::No => flood = true,
             }
         }
         if read == 0 {
+            if rate.lost > 0 {
+                say_lost(&worker, rate.lost);
+            }
             return Ok(());
         }
+        if flood {
+            // The pipe fills meanwhile, and whoever writes too much waits.
+            tokio::time::sleep(PAUSE).await;
+        }
     }
+}
+
+fn say_lost(worker: &WorkerId, lost: u64) {
+    emit(worker, Level::Warning, &format!("{lost} lines were too many"));
 }
 
 fn emit(worker: &WorkerId, level: Level, text: &str) {
