@@ -267,3 +267,19 @@ fn an_upload_that_stops_gives_its_slot_to_others() {
     server.infer(&Infer::echo("m")).assert_status(200);
     stopped.receive().unwrap().assert_status(408);
 }
+
+#[test]
+fn bodies_that_wait_for_their_rest_share_a_bounded_room() {
+    let server = Supervisor::with_echo("m").set("limits.buffer_memory", "1MiB").start();
+    let large = format!(
+        r#"{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[1000000],"data":[{}1]}}]}}"#,
+        "1,".repeat(999_999)
+    );
+    for _ in 0..3 {
+        let refused = server.client().post("/v2/models/m/infer", &large[..]);
+        assert_eq!(refused.status, 503);
+        assert!(refused.error().contains("too many request bodies"));
+        let small = large.replace("1000000", "100000").replace(&"1,".repeat(900_000), "");
+        assert_eq!(server.client().post("/v2/models/m/infer", &small).status, 200);
+    }
+}

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::frontend::http::{self, HttpDeps, HttpSettings, RepositoryControl};
+use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
 use crate::lane::Bells;
 use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::{Accounts, Kit};
@@ -169,6 +169,7 @@ fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {
         max_body: limits.max_body,
         max_decompressed: limits.max_decompressed,
         max_reply: limits.max_reply,
+        buffers: Arc::new(ByteBudget::new(limits.buffer_memory)),
         max_chunks: count(limits.max_chunks),
         max_json_depth: usize::from(limits.max_json_depth),
         max_connections: count(http.max_connections),

@@ -138,6 +138,8 @@ fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {
     let max_decompressed =
         size("max_decompressed", &raw.max_decompressed, &BODY, default.max_decompressed);
     let max_reply = size("max_reply", &raw.max_reply, &BODY, default.max_reply);
+    let buffer_memory =
+        size("buffer_memory", &raw.buffer_memory, &ARENA_MEMORY, default.buffer_memory);
     let arena_memory = size("arena_memory", &raw.arena_memory, &ARENA_MEMORY, default.arena_memory);
     let mut count = |key: &str, raw: &Option<Value>, range, default| {
         reader.quantity(&format!("limits.{key}"), raw.as_ref(), range, default)
@@ -146,6 +148,7 @@ fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {
         max_body,
         max_decompressed,
         max_reply,
+        buffer_memory,
         max_chunks: count("max_chunks", &raw.max_chunks, &CHUNKS, default.max_chunks),
         max_models: count("max_models", &raw.max_models, &MODELS, default.max_models),
         max_workers: count("max_workers", &raw.max_workers, &WORKERS, default.max_workers),

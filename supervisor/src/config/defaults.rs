@@ -34,6 +34,7 @@ impl Default for Limits {
             max_body: 64 << 20,
             max_decompressed: 64 << 20,
             max_reply: 256 << 20,
+            buffer_memory: 1 << 30,
             max_chunks: 65_536,
             max_json_depth: 100,
             max_models: 256,

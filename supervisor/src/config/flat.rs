@@ -87,6 +87,7 @@ impl Config {
             Effect::Live,
         );
         list.add("limits.max_reply", quote(&show_size(limits.max_reply)), Effect::Live);
+        list.add("limits.buffer_memory", quote(&show_size(limits.buffer_memory)), Effect::Server);
         list.add("limits.max_chunks", limits.max_chunks.to_string(), Effect::Live);
         list.add("limits.max_json_depth", limits.max_json_depth.to_string(), Effect::Live);
         list.add("limits.max_models", limits.max_models.to_string(), Effect::Live);

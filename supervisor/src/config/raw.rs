@@ -68,6 +68,7 @@ section!(RawLimits {
     max_body,
     max_decompressed,
     max_reply,
+    buffer_memory,
     max_chunks,
     max_json_depth,
     max_models,

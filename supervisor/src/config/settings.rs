@@ -94,6 +94,8 @@ pub struct Limits {
     pub max_decompressed: usize,
     /// Bytes of all outputs of one reply.
     pub max_reply: usize,
+    /// Bytes of all bodies together that wait outside a slot for their rest.
+    pub buffer_memory: usize,
     /// Pieces of one chunked body.
     pub max_chunks: u32,
     pub max_json_depth: u16,

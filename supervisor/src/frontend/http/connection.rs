@@ -18,7 +18,7 @@ use super::service;
 use super::settings::HttpDeps;
 
 /// Most requests in progress on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
+const MAX_STREAMS: u32 = 64;
 /// Bytes of body that a client may send ahead, for one request and for a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;

@@ -7,6 +7,7 @@
 //! - A binary tensor is copied once, from the frame that brought it into the worker's slot.
 
 mod activity;
+mod budget;
 mod connection;
 mod control;
 mod decode;
@@ -20,6 +21,7 @@ mod service;
 mod settings;
 mod status;
 
+pub use budget::ByteBudget;
 #[doc(hidden)]
 pub use decode::fuzz_decode;
 pub use server::serve;

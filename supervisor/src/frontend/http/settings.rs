@@ -1,7 +1,9 @@
 //! What the HTTP front end is told from outside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::budget::ByteBudget;
 use crate::route::Routes;
 
 /// Limits and permissions of one listener.
@@ -13,6 +15,8 @@ pub struct HttpSettings {
     pub max_decompressed: usize,
     /// Most bytes of all outputs of a reply.
     pub max_reply: usize,
+    /// Room for all bodies together that wait for their rest.
+    pub buffers: Arc<ByteBudget>,
     /// Most pieces of a body whose length was not announced.
     pub max_chunks: usize,
     /// Deepest nesting of a request's JSON; up to 127.
@@ -43,6 +47,7 @@ impl Default for HttpSettings {
             max_body: 64 << 20,
             max_decompressed: 64 << 20,
             max_reply: 256 << 20,
+            buffers: Arc::new(ByteBudget::new(1 << 30)),
             max_chunks: 65_536,
             max_json_depth: 100,
             max_connections: 1024,

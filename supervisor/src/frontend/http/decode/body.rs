@@ -32,6 +32,14 @@ pub(crate) struct BodyReader<'s, B> {
     /// Ready to be handed out.
     rest: Bytes,
     length_of: LengthOf,
+    /// Taken from the budget of all bodies, until this request is over.
+    kept: usize,
+}
+
+impl<B> Drop for BodyReader<'_, B> {
+    fn drop(&mut self) {
+        self.settings.buffers.give_back(self.kept);
+    }
 }
 
 /// What the announced length is the length of: the body as it is handed out, or something else.
@@ -69,6 +77,7 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
             compressed: Bytes::new(),
             rest: Bytes::new(),
             length_of: if coding.is_some() { LengthOf::Compressed } else { LengthOf::Plain },
+            kept: 0,
         })
     }
 
@@ -125,10 +134,12 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
             self.rest = first;
             return Ok(taken);
         }
+        self.keep(first.len())?;
         let mut taken = BytesMut::with_capacity(length.min(FIRST_RESERVE));
         taken.extend_from_slice(&first);
         while taken.len() < length {
             let Some(mut piece) = self.next().await? else { return Err(short(taken.len())) };
+            self.keep(piece.len())?;
             taken.extend_from_slice(&piece.split_to(piece.len().min(length - taken.len())));
             self.rest = piece;
         }
@@ -140,16 +151,28 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
         let first = self.next().await?.unwrap_or_default();
         let Some(second) = self.next().await? else { return Ok(first) };
         let expected = self.announced.unwrap_or_default().max(first.len() + second.len());
+        self.keep(first.len() + second.len())?;
         let mut all = BytesMut::with_capacity(expected.min(FIRST_RESERVE));
         all.extend_from_slice(&first);
         all.extend_from_slice(&second);
         while let Some(piece) = self.next().await? {
+            self.keep(piece.len())?;
             if all.len() >= EARNED {
                 all.reserve(piece.len() + self.remaining().unwrap_or_default());
             }
             all.extend_from_slice(&piece);
         }
         Ok(all.freeze())
+    }
+
+    /// Counts bytes that are about to be put together with others.
+    fn keep(&mut self, bytes: usize) -> Result<(), RequestError> {
+        if !self.settings.buffers.take(bytes) {
+            let message = "too many request bodies are waiting for their rest";
+            return Err(RequestError::new(What::QueueFull, message));
+        }
+        self.kept += bytes;
+        Ok(())
     }
 
     /// How many bytes are still to be handed out; keeps what it had to read to know that.
