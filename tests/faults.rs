@@ -184,3 +184,22 @@ fn a_client_in_a_hurry_does_not_have_a_slow_worker_killed() {
     assert_serves(&server, "slow");
     assert_eq!(server.worker("slow").generation, worker.generation);
 }
+
+#[test]
+fn an_upload_outlives_the_worker_that_it_was_for() {
+    let server = victim_and_neighbour().start();
+    let infer = Infer::new("victim").floats(&[1.5; 30_000]);
+    let (json, body) = infer.binary();
+    let head = format!(
+        "POST /v2/models/victim/infer HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\
+         Inference-Header-Content-Length: {json}\r\n\r\n",
+        body.len()
+    );
+    let mut client = server.client();
+    client.send(&[head.as_bytes(), &body[..80_000]].concat()).unwrap();
+    let worker = server.worker("victim");
+    worker.kill(Signal::SIGKILL);
+    server.wait_for_generation("victim", worker.generation + 1);
+    client.send(&body[80_000..]).unwrap();
+    assert!(infer.is_echoed_by(&client.receive().unwrap()));
+}

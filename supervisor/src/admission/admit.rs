@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shared::id::{ModelVersion, RequestId};
 use tokio::time::Instant;
 
-use crate::lane::{Input, Lease, Outputs, Reply, RunError};
+use crate::lane::{Input, Lease, Outputs, Pending, Reply, RunError, Unpublished};
 use crate::request::{InferHead, RequestError, What};
 use crate::route::Route;
 use crate::schema::{Fitted, Schema};
@@ -50,6 +50,33 @@ pub async fn admit(
     }
 }
 
+/// What is needed to give a filled slot to a worker.
+struct Slot<'a> {
+    id: RequestId,
+    route: &'a Arc<Route>,
+    inputs: &'a [Input],
+    wanted: u64,
+    deadline: Instant,
+}
+
+impl Slot<'_> {
+    /// Publishes, and if the worker has ended meanwhile, moves the inputs to a slot of the next.
+    async fn publish(&self, mut lease: Lease) -> Result<Pending, RequestError> {
+        loop {
+            let mut filled = match lease.publish(self.id, self.wanted, self.deadline) {
+                Ok(pending) => return Ok(pending),
+                Err(Unpublished { error, lease }) if error.what == What::NotReady => lease,
+                Err(Unpublished { error, .. }) => return Err(error),
+            };
+            lease = self.route.queue().acquire(self.deadline).await?;
+            lease.lay_out(self.inputs)?;
+            for i in 0..self.inputs.len() {
+                lease.input_mut(i).copy_from_slice(filled.input_mut(i));
+            }
+        }
+    }
+}
+
 impl Admitted {
     /// The bytes of input `i` of the head, to be written in full before [`Admitted::run`]; its
     /// length is `head.inputs[i].len`.
@@ -70,7 +97,8 @@ impl Admitted {
     /// Hands the request to a worker and waits for its reply, at most until the deadline.
     pub async fn run(self) -> Result<Reply, RequestError> {
         let Self { id, route, schema, lease, inputs, outputs, deadline } = self;
-        let pending = lease.publish(id, outputs.wanted, deadline)?;
+        let slot = Slot { id, route: &route, inputs: &inputs, wanted: outputs.wanted, deadline };
+        let pending = slot.publish(lease).await?;
         let completed = pending.answer(deadline).await.map_err(|error| match error {
             RunError::Ended(error) => error,
             RunError::Deadline => {

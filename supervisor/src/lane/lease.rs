@@ -75,13 +75,14 @@ impl Lease {
         &mut memory[offset..offset + len]
     }
 
-    /// Publishes the request. The worker may see it from now on.
+    /// Publishes the request. The worker may see it from now on. If the worker has ended before it
+    /// could, the filled slot comes back, so that its bytes can be given to another.
     pub fn publish(
         mut self,
         request: RequestId,
         wanted: u64,
         deadline: Instant,
-    ) -> Result<Pending, RequestError> {
+    ) -> Result<Pending, Unpublished> {
         let mut bytes = self.bytes.take().expect("taken here only, and this consumes");
         let slot = slot_of(&bytes);
         bytes.write_table(self.tensors.iter());
@@ -89,7 +90,7 @@ impl Lease {
             Ok(place) => place,
             Err(error) => {
                 self.bytes = Some(bytes);
-                return Err(error);
+                return Err(Unpublished { error, lease: self });
             }
         };
         let descriptor = RequestDescriptor {
@@ -106,7 +107,8 @@ impl Lease {
             Err((_closed, published)) => {
                 self.bytes = Some(published.bytes);
                 let message = "the worker ended before it was given the request";
-                Err(RequestError::new(What::NotReady, message))
+                let error = RequestError::new(What::NotReady, message);
+                Err(Unpublished { error, lease: self })
             }
         }
     }
@@ -125,6 +127,13 @@ impl Lease {
         let last = self.tensors.last().map_or(0, |t| t.offset + t.len);
         Ok(Place::Own(last))
     }
+}
+
+/// A request that no worker has seen.
+#[derive(Debug)]
+pub struct Unpublished {
+    pub error: RequestError,
+    pub lease: Lease,
 }
 
 impl Drop for Lease {

@@ -19,7 +19,7 @@ mod table;
 mod transport;
 
 pub use bells::Bells;
-pub use lease::{Input, Lease};
+pub use lease::{Input, Lease, Unpublished};
 pub use listen::listen;
 pub use pending::{Pending, RunError};
 pub use reply::{Completed, Outputs, Reply};
