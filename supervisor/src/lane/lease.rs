@@ -121,7 +121,7 @@ impl Lease {
             |error| {
                 let message =
                     format!("the worker does not take large inputs at the moment: {error}");
-                RequestError::new(What::NotReady, message)
+                RequestError::new(What::QueueFull, message)
             },
         )?;
         let last = self.tensors.last().map_or(0, |t| t.offset + t.len);
