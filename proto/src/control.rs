@@ -14,7 +14,7 @@ use shared::id::WorkerId;
 use shared::tensor::TensorSpec;
 
 /// Both sides must have been built from the same protocol.
-pub const HANDSHAKE_VERSION: u32 = 1;
+pub const HANDSHAKE_VERSION: u32 = 2;
 
 /// First packet on the control socket, supervisor to worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +25,28 @@ pub struct Hello {
     pub nonce: u64,
     /// Name of the one-shot server that waits for [`Attach`].
     pub command_server: String,
+    pub confinement: Confinement,
+}
+
+/// What a worker gives up before it reads a byte of its model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    pub level: Level,
+    /// The only folder that the worker may write to, absolute.
+    pub scratch: PathBuf,
+    /// Bytes of private memory that the worker asks its own kernel limits for; `None` if nothing
+    /// is to be limited, or something better holds.
+    pub data_limit: Option<u64>,
+    pub max_descriptors: u32,
+    pub max_processes: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Level {
+    None,
+    Standard,
+    /// `Standard`, in namespaces of its own.
+    Strict,
 }
 
 /// The worker's answer to [`Hello`] and the only message that the supervisor takes from an
@@ -81,6 +103,8 @@ pub struct Handover {
 /// A fact, worker to supervisor. Hostile input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Fact {
+    /// What came of [`Hello::confinement`]; sent once, by our own code, before the model is read.
+    Confined(Vec<Measure>),
     Loaded(Loaded),
     /// The model cannot be loaded; the worker exits after this.
     LoadFailed {
@@ -93,6 +117,22 @@ pub enum Fact {
     LargeOutput {
         request: u64,
     },
+}
+
+/// One measure of a confinement and whether it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measure {
+    /// As `landlock` or `seccomp`.
+    pub name: String,
+    pub outcome: Taken,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Taken {
+    /// It holds; the text says how far, as `ABI 7`, or is empty.
+    Holds(String),
+    /// The kernel, or this user, cannot; why.
+    Missing(String),
 }
 
 /// What a worker learned while loading.

@@ -15,8 +15,8 @@ use super::flat;
 use super::raw::{Raw, RawHttp, RawLimits, RawLog, RawRepository};
 use super::reader::Reader;
 use super::settings::{
-    Config, Http, Limits, Log, LogFormat, Repository, RepositoryControl, Required, Shutdown,
-    Startup, Symlinks,
+    Cgroup, Config, Http, Limits, Log, LogFormat, Repository, RepositoryControl, Required,
+    Shutdown, Startup, Symlinks,
 };
 use super::value::Size;
 
@@ -33,6 +33,7 @@ const WORKERS: RangeInclusive<u32> = 1..=10_000;
 const ARENA_MEMORY: RangeInclusive<Size> = Size(1 << 20)..=Size(1 << 44);
 const THREADS: RangeInclusive<u16> = 1..=256;
 const RUNTIME_FILE: &str = ".run/bulkhead.json";
+const SCRATCH: &str = ".run/scratch";
 
 /// Reads everything; what was wrong is in the reader, and has its default in the result.
 pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
@@ -47,6 +48,7 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
     let drain_raw = raw.shutdown.drain_timeout.as_ref();
     Config {
         runtime_file: reader.path("runtime_file", raw.runtime_file.as_ref(), RUNTIME_FILE),
+        scratch: reader.path("scratch", raw.scratch.as_ref(), SCRATCH),
         log: log(reader, &raw.log),
         http: http(reader, &raw.http),
         limits,
@@ -160,7 +162,19 @@ fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {
         ),
         arena_memory,
         threads: reader.auto("limits.threads", raw.threads.as_ref(), &THREADS, default.threads),
+        cgroup: cgroup(reader, raw.cgroup.as_ref()),
     }
+}
+
+fn cgroup(reader: &mut Reader, raw: Option<&Value>) -> Cgroup {
+    let key = "limits.cgroup";
+    let expected = "\"auto\", \"off\" or an absolute path";
+    let parsed = reader.parsed(key, raw, expected, |value| match value.as_str()? {
+        "auto" => Some(Cgroup::Auto),
+        "off" => Some(Cgroup::Off),
+        path => path.starts_with('/').then(|| Cgroup::Path(path.into())),
+    });
+    parsed.unwrap_or(Cgroup::Auto)
 }
 
 fn repository(reader: &mut Reader, raw: &RawRepository) -> Repository {

@@ -12,7 +12,10 @@ use super::check::TIMEOUT;
 use super::raw::{Raw, RawBackoff, RawModel, RawRestart, RawWorker};
 use super::reader::Reader;
 use super::schema;
-use super::settings::{Backoff, Enabled, ModelSettings, RestartSettings, SlotSize, WorkerSettings};
+use super::settings::{
+    Backoff, Confinement, Enabled, HostLimits, ModelSettings, PoisonSettings, RestartSettings,
+    SlotSize, Start, WorkerSettings,
+};
 use super::value::{Size, show_duration, show_size};
 
 const INSTANCES: RangeInclusive<u16> = 1..=64;
@@ -21,6 +24,18 @@ const THREADS: RangeInclusive<u16> = 1..=256;
 const SLOTS: RangeInclusive<u16> = 1..=256;
 const SLOT_SIZE: RangeInclusive<Size> = Size(MIN_SLOT_BYTES)..=Size(MAX_SLOT_BYTES);
 const QUEUE: RangeInclusive<u32> = 0..=65_536;
+const MEMORY_LIMIT: RangeInclusive<Size> = Size(16 << 20)..=Size(16 << 40);
+const CPU_LIMIT: RangeInclusive<f64> = 0.01..=1024.0;
+const CPU_WEIGHT: RangeInclusive<u16> = 1..=10_000;
+const MAX_PROCESSES: RangeInclusive<u32> = 8..=65_536;
+const MAX_DESCRIPTORS: RangeInclusive<u32> = 64..=1_048_576;
+const POISON_AFTER: RangeInclusive<u32> = 0..=100;
+const STARTS: [(&str, Start); 2] = [("zygote", Start::Zygote), ("exec", Start::Exec)];
+const CONFINEMENTS: [(&str, Confinement); 3] = [
+    ("none", Confinement::None),
+    ("standard", Confinement::Standard),
+    ("strict", Confinement::Strict),
+];
 const LOG_LINES_PER_SECOND: RangeInclusive<u32> = 1..=100_000;
 const LOG_LINE_BYTES: RangeInclusive<Size> = Size(64)..=Size(64 << 10);
 const LOG_TAIL_LINES: RangeInclusive<u16> = 0..=1000;
@@ -86,6 +101,8 @@ fn model(reader: &mut Reader, at: &str, raw: &RawModel, base: &ModelSettings) ->
 
 fn worker(reader: &mut Reader, at: &str, raw: &RawWorker, base: &WorkerSettings) -> WorkerSettings {
     let times = worker_times(reader, at, raw, base);
+    let host = host_limits(reader, at, raw, &base.host);
+    let poison = poison(reader, at, raw, base.poison);
     let key = |key: &str| format!("{at}.{key}");
     let line_bytes = reader.quantity(
         &key("log_line_bytes"),
@@ -109,6 +126,15 @@ fn worker(reader: &mut Reader, at: &str, raw: &RawWorker, base: &WorkerSettings)
         ),
         threads,
         slots,
+        host,
+        poison,
+        start: reader.word(&key("start"), raw.start.as_ref(), &STARTS, base.start),
+        confinement: reader.word(
+            &key("confinement"),
+            raw.confinement.as_ref(),
+            &CONFINEMENTS,
+            base.confinement,
+        ),
         slot_size: slot_size(reader, &key("slot_size"), raw.slot_size.as_ref(), base.slot_size),
         queue: reader.quantity(&key("queue"), raw.queue.as_ref(), &QUEUE, base.queue),
         log_lines_per_second: reader.quantity(
@@ -143,7 +169,45 @@ fn worker_times(
             &raw.handshake_timeout,
             base.handshake_timeout,
         ),
+        idle_timeout: reader.unless(
+            "never",
+            (&format!("{at}.idle_timeout"), raw.idle_timeout.as_ref()),
+            &TIMEOUT,
+            base.idle_timeout,
+        ),
         ..base.clone()
+    }
+}
+
+fn host_limits(reader: &mut Reader, at: &str, raw: &RawWorker, base: &HostLimits) -> HostLimits {
+    let key = |key: &str| format!("{at}.{key}");
+    let memory = (&*key("memory_limit"), raw.memory_limit.as_ref());
+    let cpu = (&*key("cpu_limit"), raw.cpu_limit.as_ref());
+    let weight = raw.cpu_weight.as_ref();
+    let mut count = |name: &str, raw: &Option<Value>, range, default| {
+        reader.quantity(&key(name), raw.as_ref(), range, default)
+    };
+    let max_processes =
+        count("max_processes", &raw.max_processes, &MAX_PROCESSES, base.max_processes);
+    let max_descriptors =
+        count("max_descriptors", &raw.max_descriptors, &MAX_DESCRIPTORS, base.max_descriptors);
+    HostLimits {
+        memory: reader
+            .unless("none", memory, &MEMORY_LIMIT, base.memory.map(Size))
+            .map(|Size(bytes)| bytes),
+        cpu: reader.unless("none", cpu, &CPU_LIMIT, base.cpu),
+        cpu_weight: reader.quantity(&key("cpu_weight"), weight, &CPU_WEIGHT, base.cpu_weight),
+        max_processes,
+        max_descriptors,
+    }
+}
+
+fn poison(reader: &mut Reader, at: &str, raw: &RawWorker, base: PoisonSettings) -> PoisonSettings {
+    let after = raw.poison_after.as_ref();
+    let ttl = raw.poison_ttl.as_ref();
+    PoisonSettings {
+        after: reader.quantity(&format!("{at}.poison_after"), after, &POISON_AFTER, base.after),
+        ttl: reader.quantity(&format!("{at}.poison_ttl"), ttl, &TIMEOUT, base.ttl),
     }
 }
 

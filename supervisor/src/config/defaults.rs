@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::settings::{
-    Backoff, Http, Limits, Log, LogFormat, Repository, RepositoryControl, Required,
-    RestartSettings, Shutdown, SlotSize, Startup, Symlinks, WorkerSettings,
+    Backoff, Cgroup, Confinement, HostLimits, Http, Limits, Log, LogFormat, PoisonSettings,
+    Repository, RepositoryControl, Required, RestartSettings, Shutdown, SlotSize, Start, Startup,
+    Symlinks, WorkerSettings,
 };
 
 impl Default for Log {
@@ -41,6 +42,7 @@ impl Default for Limits {
             max_workers: 256,
             arena_memory: 4 << 30,
             threads: None,
+            cgroup: Cgroup::Auto,
         }
     }
 }
@@ -75,10 +77,27 @@ impl Default for WorkerSettings {
             drain_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),
+            idle_timeout: None,
+            start: Start::Zygote,
+            confinement: Confinement::Standard,
+            host: HostLimits::default(),
+            poison: PoisonSettings::default(),
             log_lines_per_second: 100,
             log_line_bytes: 4096,
             log_tail_lines: 20,
         }
+    }
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        Self { memory: None, cpu: None, cpu_weight: 100, max_processes: 256, max_descriptors: 1024 }
+    }
+}
+
+impl Default for PoisonSettings {
+    fn default() -> Self {
+        Self { after: 2, ttl: Duration::from_secs(600) }
     }
 }
 

@@ -6,8 +6,8 @@ use shared::id::ModelName;
 
 use super::schema;
 use super::settings::{
-    Config, Enabled, LogFormat, ModelSettings, RepositoryControl, Required, SlotSize, Startup,
-    Symlinks,
+    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, RepositoryControl, Required,
+    SlotSize, Start, Startup, Symlinks,
 };
 use super::value::{show_duration, show_names, show_size};
 
@@ -35,6 +35,7 @@ impl Config {
     pub fn entries(&self) -> Vec<Entry> {
         let mut list = List::default();
         list.add("runtime_file", path(&self.runtime_file), Effect::Server);
+        list.add("scratch", path(&self.scratch), Effect::Server);
         self.add_log_and_http(&mut list);
         self.add_limits(&mut list);
         self.add_repository(&mut list);
@@ -94,6 +95,12 @@ impl Config {
         list.add("limits.max_workers", limits.max_workers.to_string(), Effect::Live);
         list.add("limits.arena_memory", quote(&show_size(limits.arena_memory)), Effect::Live);
         list.add("limits.threads", threads, Effect::Server);
+        let cgroup = match &limits.cgroup {
+            Cgroup::Auto => quote("auto"),
+            Cgroup::Off => quote("off"),
+            Cgroup::Path(folder) => path(folder),
+        };
+        list.add("limits.cgroup", cgroup, Effect::Server);
     }
 
     fn add_repository(&self, list: &mut List) {
@@ -157,7 +164,39 @@ impl List {
         ] {
             self.add(&format!("{at}.{key}"), quote(&show_duration(value)), Effect::Live);
         }
+        self.add_isolation(at, settings);
         self.add_restart(restart_at, settings);
+    }
+
+    fn add_isolation(&mut self, at: &str, settings: &ModelSettings) {
+        let worker = &settings.worker;
+        let (host, poison) = (&worker.host, &worker.poison);
+        let start = match worker.start {
+            Start::Zygote => "zygote",
+            Start::Exec => "exec",
+        };
+        let confinement = match worker.confinement {
+            Confinement::None => "none",
+            Confinement::Standard => "standard",
+            Confinement::Strict => "strict",
+        };
+        let idle = worker.idle_timeout.map_or_else(|| "never".to_owned(), show_duration);
+        let memory = host.memory.map_or_else(|| "none".to_owned(), show_size);
+        let cpu = host.cpu.map_or_else(|| quote("none"), |cores| cores.to_string());
+        for (key, value, effect) in [
+            ("idle_timeout", quote(&idle), Effect::Live),
+            ("start", quote(start), Effect::Workers),
+            ("confinement", quote(confinement), Effect::Workers),
+            ("memory_limit", quote(&memory), Effect::Workers),
+            ("cpu_limit", cpu, Effect::Workers),
+            ("cpu_weight", host.cpu_weight.to_string(), Effect::Workers),
+            ("max_processes", host.max_processes.to_string(), Effect::Workers),
+            ("max_descriptors", host.max_descriptors.to_string(), Effect::Workers),
+            ("poison_after", poison.after.to_string(), Effect::Live),
+            ("poison_ttl", quote(&show_duration(poison.ttl)), Effect::Live),
+        ] {
+            self.add(&format!("{at}.{key}"), value, effect);
+        }
     }
 
     fn add_restart(&mut self, at: &str, settings: &ModelSettings) {

@@ -29,7 +29,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use flat::{Effect, Entry};
 pub use load::DEFAULT_FILE;
 pub use settings::{
-    Backoff, Config, Enabled, Http, Limits, Log, LogFormat, ModelSettings, Repository,
-    RepositoryControl, Required, RestartSettings, Shutdown, SlotSize, Startup, Symlinks,
-    WorkerSettings,
+    Backoff, Cgroup, Config, Confinement, Enabled, HostLimits, Http, Limits, Log, LogFormat,
+    ModelSettings, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
+    Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
 };

@@ -28,6 +28,7 @@ macro_rules! section {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) runtime_file: Option<Value>,
+    pub(super) scratch: Option<Value>,
     pub(super) log: RawLog,
     pub(super) http: RawHttp,
     pub(super) limits: RawLimits,
@@ -41,6 +42,7 @@ pub(super) struct Raw {
 impl Raw {
     pub(super) const KEYS: &[&str] = &[
         "runtime_file",
+        "scratch",
         "log",
         "http",
         "limits",
@@ -75,6 +77,7 @@ section!(RawLimits {
     max_workers,
     arena_memory,
     threads,
+    cgroup,
 });
 
 section!(RawRepository { paths, startup, required, follow_symlinks });
@@ -90,6 +93,16 @@ section!(RawWorker {
     drain_timeout,
     stop_timeout,
     handshake_timeout,
+    idle_timeout,
+    start,
+    confinement,
+    memory_limit,
+    cpu_limit,
+    cpu_weight,
+    max_processes,
+    max_descriptors,
+    poison_after,
+    poison_ttl,
     log_lines_per_second,
     log_line_bytes,
     log_tail_lines,

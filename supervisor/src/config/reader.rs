@@ -67,15 +67,42 @@ impl Reader {
         range: &RangeInclusive<Q>,
         default: Option<Q>,
     ) -> Option<Q> {
+        self.unless("auto", (key, raw), range, default)
+    }
+
+    /// As [`Self::quantity`], or this word for `None`.
+    pub(super) fn unless<Q: Quantity>(
+        &mut self,
+        word: &str,
+        (key, raw): (&str, Option<&Value>),
+        range: &RangeInclusive<Q>,
+        default: Option<Q>,
+    ) -> Option<Q> {
         let Some(value) = raw else { return default };
-        if value.as_str() == Some("auto") {
+        if value.as_str() == Some(word) {
             return None;
         }
         let quantity = Q::read(value).filter(|quantity| range.contains(quantity));
         if quantity.is_none() {
-            self.refuse(key, value, format!("\"auto\" or {}", show_range(range)));
+            self.refuse(key, value, format!("{word:?} or {}", show_range(range)));
         }
         quantity.or(default)
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        key: &str,
+        raw: Option<&Value>,
+        words: &[(&str, T)],
+        default: T,
+    ) -> T {
+        let names: Vec<String> = words.iter().map(|(name, _)| format!("{name:?}")).collect();
+        let parsed = self.parsed(key, raw, &names.join(", or "), |value| {
+            let text = value.as_str()?;
+            words.iter().find(|(name, _)| *name == text).map(|(_, meaning)| *meaning)
+        });
+        parsed.unwrap_or(default)
     }
 
     /// Whatever `parse` makes of the value.

@@ -12,6 +12,8 @@ use shared::id::ModelName;
 pub struct Config {
     /// Where the addresses in use are written.
     pub runtime_file: PathBuf,
+    /// The folder of the workers' scratch folders.
+    pub scratch: PathBuf,
     pub log: Log,
     pub http: Http,
     pub limits: Limits,
@@ -105,6 +107,18 @@ pub struct Limits {
     pub arena_memory: usize,
     /// Threads of the supervisor's runtime; `None` is one per core.
     pub threads: Option<u16>,
+    pub cgroup: Cgroup,
+}
+
+/// Where control groups for workers may be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cgroup {
+    /// Wherever this process may.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// Below this folder of a cgroup file system.
+    Path(PathBuf),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,12 +209,61 @@ pub struct WorkerSettings {
     pub stop_timeout: Duration,
     /// From the start of a process to its first sign of life.
     pub handshake_timeout: Duration,
+    /// How long a model may go without a request before its workers end; the next request brings
+    /// one back. `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    pub start: Start,
+    pub confinement: Confinement,
+    pub host: HostLimits,
+    pub poison: PoisonSettings,
     /// Lines of a worker's output that are forwarded each second; what is more is counted.
     pub log_lines_per_second: u32,
     /// Longest line that is forwarded whole.
     pub log_line_bytes: usize,
     /// Last lines that are kept for the report of an exit.
     pub log_tail_lines: u16,
+}
+
+/// How a worker process comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As a copy of a process that has the framework loaded; by `Exec` where there is none.
+    Zygote,
+    /// As a program of its own.
+    Exec,
+}
+
+/// What a worker gives up before it reads a byte of its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confinement {
+    None,
+    Standard,
+    /// `Standard`, in namespaces of its own.
+    Strict,
+}
+
+/// What one worker may use of the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostLimits {
+    /// Bytes of memory; `None` is no limit.
+    pub memory: Option<usize>,
+    /// Cores; `None` is no limit.
+    pub cpu: Option<f64>,
+    /// The share of the processors when they are short, against the weights of others.
+    pub cpu_weight: u16,
+    /// Processes and threads.
+    pub max_processes: u32,
+    /// Open files.
+    pub max_descriptors: u32,
+}
+
+/// When a request that ends its workers is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoisonSettings {
+    /// Workers that the same request must have ended; 0 never refuses any.
+    pub after: u32,
+    /// How long such a request is refused for.
+    pub ttl: Duration,
 }
 
 /// Bytes of a slot's data area.

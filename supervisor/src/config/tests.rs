@@ -49,8 +49,8 @@ fn the_shipped_file_says_the_defaults_except_where_the_models_are() {
     let defaults = values(&Config::load(Some(&empty), &[]).unwrap());
     let different: Vec<&str> =
         shipped_values.difference(&defaults).map(|(key, _)| key.as_str()).collect();
-    // The runtime file differs only in the folder of the configuration.
-    assert_eq!(different, ["repository.paths", "runtime_file"]);
+    // The last two differ only in the folder of the configuration.
+    assert_eq!(different, ["repository.paths", "runtime_file", "scratch"]);
 }
 
 #[test]
@@ -284,7 +284,8 @@ fn without_any_file_the_defaults_hold() {
     let current = std::env::current_dir().unwrap();
     assert_eq!(config.runtime_file, current.join(".run/bulkhead.json"));
     let defaults = load("");
-    assert_eq!(Config { runtime_file: defaults.runtime_file.clone(), ..config }, defaults);
+    let (runtime_file, scratch) = (defaults.runtime_file.clone(), defaults.scratch.clone());
+    assert_eq!(Config { runtime_file, scratch, ..config }, defaults);
 }
 
 #[test]

@@ -441,7 +441,9 @@ impl Lane {
                 Ok(None)
             }
             (Fact::LargeOutput { .. }, None) | (_, Some(_)) => Err(Violation::Packet),
-            (fact @ (Fact::Loaded(_) | Fact::LoadFailed { .. }), None) => Ok(Some(fact)),
+            (fact @ (Fact::Confined(_) | Fact::Loaded(_) | Fact::LoadFailed { .. }), None) => {
+                Ok(Some(fact))
+            }
         }
     }
 

@@ -320,7 +320,7 @@ impl Driver {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
                 Event::LoadFailed { generation, fault, message: facts::harmless(&message) }
             }
-            LaneEvent::Fact(Fact::LargeOutput { .. }) => return,
+            LaneEvent::Fact(Fact::Confined(_) | Fact::LargeOutput { .. }) => return,
             LaneEvent::Violation(violation) => {
                 Event::Unhealthy { generation, why: Reason::Violation(violation.to_string()) }
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proto::control::{LoadSpec, Loaded};
+use proto::control::{Confinement, LoadSpec, Loaded};
 use shared::id::InstanceId;
 use shared::ring::layout::Geometry;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -77,6 +77,7 @@ pub struct InstanceSpec {
     pub geometry: Geometry,
     pub policy: Policy,
     pub health: HealthPolicy,
+    pub confinement: Confinement,
     pub handshake_timeout: Duration,
     /// Longest time that one inference may take before its worker counts as hung.
     pub infer_timeout: Duration,

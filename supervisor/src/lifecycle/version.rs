@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::control::{Device, LoadSpec, Loaded};
+use proto::control::{Confinement, Device, Level, LoadSpec, Loaded};
 use shared::id::{InstanceId, ModelName, ModelVersion};
 use shared::ring::layout;
 use shared::tensor::TensorSpec;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::instance::{Gone, Instance, InstanceSpec, InstanceView, Kit};
 use super::{Availability, Backoff, Event, Policy, RestartPolicy};
-use crate::config::ModelSettings;
+use crate::config::{self, ModelSettings, WorkerSettings};
 use crate::health::HealthPolicy;
 use crate::process::LogLimits;
 use crate::repository::{EngineKind, Geometry, InstanceKind, Manifest, ModelFolder, Seat, View};
@@ -265,6 +265,7 @@ fn instance_spec(
         geometry: geometry.map_err(|e| e.to_string())?,
         policy,
         health: HealthPolicy { grace: HANG_GRACE, spare_doorbells: SPARE_DOORBELLS, facts: FACTS },
+        confinement: confinement(worker),
         handshake_timeout: worker.handshake_timeout,
         infer_timeout: worker.infer_timeout,
         log: LogLimits {
@@ -273,6 +274,20 @@ fn instance_spec(
             tail_lines: usize::from(worker.log_tail_lines),
         },
     })
+}
+
+fn confinement(worker: &WorkerSettings) -> Confinement {
+    Confinement {
+        level: match worker.confinement {
+            config::Confinement::None => Level::None,
+            config::Confinement::Standard => Level::Standard,
+            config::Confinement::Strict => Level::Strict,
+        },
+        scratch: std::path::PathBuf::new(),
+        data_limit: None,
+        max_descriptors: worker.host.max_descriptors,
+        max_processes: worker.host.max_processes,
+    }
 }
 
 /// The configuration's tensors, completed by the worker's; or the worker's, if it names none.

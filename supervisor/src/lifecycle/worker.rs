@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use proto::control::Command;
+use proto::control::{Command, Confinement};
 use shared::id::{Generation, WorkerId};
 use shared::sys::socket;
 use tokio::sync::mpsc;
@@ -98,7 +98,7 @@ impl Worker {
         let handshake = tokio::spawn(shake_hands(
             id.clone(),
             Arc::clone(&lane),
-            spec.handshake_timeout,
+            (spec.handshake_timeout, spec.confinement.clone()),
             reporter.clone(),
         ));
         Ok(Self {
@@ -180,10 +180,10 @@ impl Worker {
 async fn shake_hands(
     id: WorkerId,
     lane: Arc<Lane>,
-    limit: Duration,
+    greeting: (Duration, Confinement),
     reporter: mpsc::Sender<Report>,
 ) {
-    let session = Session::open(id, lane.socket(), lane.objects(), limit).await;
+    let session = Session::open(id, lane.socket(), lane.objects(), greeting).await;
     let report = match session {
         Ok(session) => Report::Attached(session),
         Err(error) => Report::NoHandshake(with_sources(&error)),

@@ -10,7 +10,7 @@ use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use proto::codec;
-use proto::control::{Attach, Command, HANDSHAKE_VERSION, Hello};
+use proto::control::{Attach, Command, Confinement, HANDSHAKE_VERSION, Hello};
 use shared::id::WorkerId;
 use shared::sys::socket::{Wait, send};
 use tokio::sync::oneshot;
@@ -45,13 +45,14 @@ impl Session {
         worker: WorkerId,
         control: BorrowedFd<'_>,
         objects: [BorrowedFd<'_>; 2],
-        limit: Duration,
+        (limit, confinement): (Duration, Confinement),
     ) -> Result<Self, HandshakeError> {
         let (server, command_server) =
             IpcOneShotServer::<Attach>::new().map_err(HandshakeError::Server)?;
         let nonce = rand::random();
         let unblock = Unblock(command_server.clone());
-        let hello = Hello { version: HANDSHAKE_VERSION, worker, nonce, command_server };
+        let hello =
+            Hello { version: HANDSHAKE_VERSION, worker, nonce, command_server, confinement };
         let hello = codec::encode(&hello).expect("names are bounded");
         send(control, &hello, &objects, Wait::Never).map_err(HandshakeError::Greet)?;
         let (sender, answer) = oneshot::channel();

@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
 use proto::codec;
 use proto::control::{
-    Attach, Command, Device, Fact, HANDSHAKE_VERSION, Handover, Hello, LoadSpec, WorkerExit,
+    Attach, Command, Confinement, Device, Fact, HANDSHAKE_VERSION, Handover, Hello, Level,
+    LoadSpec, WorkerExit,
 };
 use shared::id::{Generation, InstanceId, ModelName, ModelVersion, RequestId, WorkerId};
 use shared::ring::consumer::{ResponseArena, ResponseConsumer};
@@ -97,7 +99,13 @@ pub(crate) fn handshake() -> Worker {
     let (server, command_server) = IpcOneShotServer::<Attach>::new().unwrap();
     let (model, version) = (ModelName::new("echo").unwrap(), ModelVersion::new(1).unwrap());
     let worker = WorkerId { instance: InstanceId { model, version, index: 0 }, generation };
-    let hello = Hello { version: HANDSHAKE_VERSION, worker, nonce: 77, command_server };
+    let hello = Hello {
+        version: HANDSHAKE_VERSION,
+        worker,
+        nonce: 77,
+        command_server,
+        confinement: unconfined(),
+    };
     let packet = codec::encode(&hello).unwrap();
     let fds = [arena.fd(), responses.fd()];
     socket::send(process.socket.as_fd(), &packet, &fds, Wait::Never).unwrap();
@@ -235,5 +243,15 @@ impl Worker {
         let message = &data[..completion.message_len as usize];
         let message = String::from_utf8(message.to_vec()).unwrap();
         Reply { completion, outputs, message }
+    }
+}
+
+fn unconfined() -> Confinement {
+    Confinement {
+        level: Level::None,
+        scratch: PathBuf::new(),
+        data_limit: None,
+        max_descriptors: 1024,
+        max_processes: 256,
     }
 }
