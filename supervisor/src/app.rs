@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
@@ -78,7 +78,7 @@ impl App {
         let bound = |e| StartError::Bind(listen, e);
         let listener = TcpListener::bind(listen).await.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
-        let spawner = Spawner::start(Handle::current()).map_err(StartError::Spawner)?;
+        let spawner = Spawner::start().map_err(StartError::Spawner)?;
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
         let limits = &config.limits;
         let accounts = Accounts::new(limits.arena_memory as u64, u64::from(limits.max_workers));

@@ -55,6 +55,7 @@ const PACKAGES: &[Package] = &[
             ("engine", 2),
             ("pump", 3),
             ("session", 4),
+            ("zygote", 4),
             ("boot", 5),
             ("main", 6),
         ],
@@ -72,6 +73,7 @@ const PACKAGES: &[Package] = &[
             ("tensors", 2),
             ("options", 3),
             ("engine", 4),
+            ("warm", 2),
             ("load", 5),
             ("main", 6),
         ],
@@ -95,7 +97,13 @@ const PACKAGES: &[Package] = &[
     Package {
         folder: "proto/src/",
         library: "proto",
-        rooms: &[("control", 1), ("inference", 1), ("model_config", 1), ("codec", 2)],
+        rooms: &[
+            ("control", 1),
+            ("inference", 1),
+            ("model_config", 1),
+            ("zygote", 1),
+            ("codec", 2),
+        ],
     },
 ];
 

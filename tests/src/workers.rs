@@ -52,7 +52,42 @@ fn worker(pid: i32, supervisor: u32) -> Option<WorkerProcess> {
     })
 }
 
+/// The zygotes of the supervisor with this process id.
+pub fn zygotes_of(supervisor: u32) -> Vec<WorkerProcess> {
+    let entries = fs::read_dir("/proc").expect("this system has /proc");
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let zygote = |pid: i32| {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let name = String::from_utf8(bytes).ok()?.trim_end_matches('\0').to_owned();
+        let process = WorkerProcess {
+            pid,
+            command_line: name,
+            model: String::new(),
+            version: 0,
+            instance: 0,
+            generation: 0,
+        };
+        let ours = process.parent() == Some(supervisor);
+        (process.command_line == "bulkhead-zygote" && ours).then_some(process)
+    };
+    pids.filter_map(zygote).collect()
+}
+
+/// Kilobytes of memory that no other process has.
+pub fn private_kilobytes(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+    let kilobytes = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kilobytes.sum()
+}
+
 impl WorkerProcess {
+    pub fn parent(&self) -> Option<u32> {
+        let stat = fs::read_to_string(self.proc("stat")).ok()?;
+        let (_, after) = stat.rsplit_once(')')?;
+        after.split_whitespace().nth(1)?.parse().ok()
+    }
+
     pub fn signal(&self, signal: Signal) {
         // It may have ended meanwhile, which is what most signals are for.
         let _gone = kill(Pid::from_raw(self.pid), signal);

@@ -13,7 +13,7 @@
 //! ```
 //! A phase that fails ends the process with one of the codes of [`WorkerExit`].
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use proto::control::{Fact, HANDSHAKE_VERSION, LoadSpec, Loaded as LoadedFact, WorkerExit};
@@ -29,6 +29,7 @@ use crate::pump::{Pump, PumpError, Stop, Warmup, warm_up};
 use crate::session::{Commands, SessionError};
 use crate::telemetry;
 use crate::text::{chain, clean};
+use crate::zygote::{self, Role, ZygoteError};
 
 /// How long the supervisor may take from the handshake to the load command.
 const LOAD_COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -37,6 +38,8 @@ const LOAD_COMMAND_LIMIT: Duration = Duration::from_secs(60);
 pub enum BootError {
     #[error("bad start")]
     Inherit(#[from] InheritError),
+    #[error("the zygote failed")]
+    Zygote(#[from] ZygoteError),
     #[error("the handshake failed")]
     Greeting(#[source] ControlError),
     #[error("the supervisor speaks version {0} of the handshake, not {HANDSHAKE_VERSION}")]
@@ -60,7 +63,7 @@ pub enum BootError {
 impl BootError {
     fn exit(&self) -> WorkerExit {
         match self {
-            Self::Inherit(_) => WorkerExit::BadStart,
+            Self::Inherit(_) | Self::Zygote(_) => WorkerExit::BadStart,
             Self::Greeting(_)
             | Self::Version(_)
             | Self::Attach(_)
@@ -73,21 +76,47 @@ impl BootError {
     }
 }
 
-/// The whole life of a worker whose binary has these engines, by the names that models use.
-pub fn run(engines: &[(&str, Loader)]) -> ExitCode {
+/// What a worker binary is made of.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// By the names that models use.
+    pub engines: &'a [(&'a str, Loader)],
+    /// Readies the framework for copies of the process: loads what every model will need, starts no
+    /// thread, asks no device anything.
+    pub warm: fn() -> Result<(), String>,
+}
+
+/// The whole life of a worker, or of a zygote and then, in its copies, of workers.
+pub fn run(program: &Program<'_>) -> ! {
     telemetry::abort_on_panic();
-    let exit = match live(engines) {
+    let result = match is_zygote() {
+        false => live(program.engines, std::env::args_os()),
+        true => zygote::serve(std::env::args_os(), program.warm).map_err(BootError::from).and_then(
+            |role| match role {
+                Role::Done => Ok(()),
+                Role::Worker(arguments) => live(program.engines, arguments.into_iter()),
+            },
+        ),
+    };
+    let exit = match result {
         Ok(()) => WorkerExit::Clean,
         Err(error) => {
             telemetry::error(format_args!("{}", chain(&error)));
             error.exit()
         }
     };
-    ExitCode::from(exit.code())
+    shared::sys::process::end(exit.code())
 }
 
-fn live(engines: &[(&str, Loader)]) -> Result<(), BootError> {
-    let inherited = Inherited::take(std::env::args_os())?;
+fn is_zygote() -> bool {
+    std::env::args_os().nth(1).is_some_and(|argument| argument == zygote::ARGUMENT)
+}
+
+fn live(
+    engines: &[(&str, Loader)],
+    arguments: impl Iterator<Item = OsString>,
+) -> Result<(), BootError> {
+    let inherited = Inherited::take(arguments)?;
     let handshaken = Handshaken::new(inherited)?;
     let confined = Confined::new(handshaken)?;
     let loaded = Loaded::new(confined, engines)?;

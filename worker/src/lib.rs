@@ -10,7 +10,7 @@
 //! request (an exception) or the end of this process alone (a crash).
 //!
 //! A module uses only modules of a strictly lower level: 1 [`text`], [`inherit`]; 2 [`telemetry`],
-//! [`control`], [`engine`]; 3 [`pump`]; 4 [`session`]; 5 [`boot`].
+//! [`control`], [`engine`]; 3 [`pump`], [`zygote`]; 4 [`session`]; 5 [`boot`].
 
 pub mod boot;
 pub mod control;
@@ -20,5 +20,6 @@ pub mod pump;
 pub mod session;
 pub mod telemetry;
 pub mod text;
+pub mod zygote;
 
-pub use boot::run;
+pub use boot::{Program, run};

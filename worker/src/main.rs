@@ -1,5 +1,7 @@
 //! The worker whose engines need no framework.
 
-fn main() -> std::process::ExitCode {
-    worker::run(&[("echo", worker::engine::echo::load)])
+use worker::Program;
+
+fn main() {
+    worker::run(&Program { engines: &[("echo", worker::engine::echo::load)], warm: || Ok(()) })
 }

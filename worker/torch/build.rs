@@ -20,5 +20,6 @@ fn main() {
         .flag(include.join("torch/csrc/api/include"))
         .file("shim/shim.cc")
         .file("shim/define.cc")
+        .file("shim/warm.cc")
         .compile("bulkhead_torch_shim");
 }

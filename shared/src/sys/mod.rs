@@ -1,6 +1,8 @@
 //! Safe wrappers around system calls, one family a file. Nothing here knows what it is used for.
 
+pub mod fork;
 pub mod futex;
 pub mod memfd;
+pub mod pidfd;
 pub mod process;
 pub mod socket;

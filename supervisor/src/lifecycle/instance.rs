@@ -13,7 +13,7 @@ use super::driver::Driver;
 use super::{Event, Policy, State, Status};
 use crate::health::HealthPolicy;
 use crate::lane::Bells;
-use crate::process::{LogLimits, Spawner};
+use crate::process::{LogLimits, Spawner, Start};
 use crate::quota::{Ledger, Reserved};
 use crate::schedule::SlotQueue;
 
@@ -73,6 +73,7 @@ impl Accounts {
 pub struct InstanceSpec {
     pub id: InstanceId,
     pub binary: PathBuf,
+    pub start: Start,
     pub load: LoadSpec,
     pub geometry: Geometry,
     pub policy: Policy,

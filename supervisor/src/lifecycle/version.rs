@@ -15,7 +15,7 @@ use super::instance::{Gone, Instance, InstanceSpec, InstanceView, Kit};
 use super::{Availability, Backoff, Event, Policy, RestartPolicy};
 use crate::config::{self, ModelSettings, WorkerSettings};
 use crate::health::HealthPolicy;
-use crate::process::LogLimits;
+use crate::process::{LogLimits, Start};
 use crate::repository::{EngineKind, Geometry, InstanceKind, Manifest, ModelFolder, Seat, View};
 use crate::request::{RequestError, What};
 use crate::route::{Route, RouteParts, ServingState, VersionEntry};
@@ -261,6 +261,7 @@ fn instance_spec(
     Ok(InstanceSpec {
         id,
         binary: kit.binaries.join(binary(manifest.engine)),
+        start: start(worker, load.device),
         load,
         geometry: geometry.map_err(|e| e.to_string())?,
         policy,
@@ -274,6 +275,14 @@ fn instance_spec(
             tail_lines: usize::from(worker.log_tail_lines),
         },
     })
+}
+
+/// A zygote has asked no device anything, and that copies of it can use a GPU is not proven.
+fn start(worker: &WorkerSettings, device: Device) -> Start {
+    match (worker.start, device) {
+        (config::Start::Zygote, Device::Cpu) => Start::Zygote,
+        (config::Start::Zygote, Device::Cuda(_)) | (config::Start::Exec, _) => Start::Exec,
+    }
 }
 
 fn confinement(worker: &WorkerSettings) -> Confinement {

@@ -16,7 +16,7 @@ use super::instance::{InstanceSpec, Kit};
 use super::{ExitClass, ExitReport};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
-use crate::process::{Child, Exit, Session, Tail, WorkerCommand, output};
+use crate::process::{Child, Exit, Session, Speaker, Tail, WorkerCommand, output};
 use crate::schedule::SlotQueue;
 use crate::schedule::pool::LaneId;
 
@@ -78,18 +78,21 @@ impl Worker {
         let lane = lane.map_err(|e| failed(format!("shared memory: {e}")))?;
         let command = WorkerCommand {
             binary: spec.binary.clone(),
+            start: spec.start,
             worker: id.clone(),
             threads: spec.load.threads,
             control: theirs,
             log: log_writer,
+            group: None,
         };
         let child = kit.spawner.spawn(command).await.map_err(|e| failed(e.to_string()))?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
         let tail = Tail::default();
+        let speaker = Speaker::Worker(id.clone());
         let tasks = Tasks {
             listen: tokio::spawn(listen(Arc::downgrade(&lane))),
-            output: tokio::spawn(output::forward(log, id.clone(), spec.log, tail.clone())),
+            output: tokio::spawn(output::forward(log, speaker, spec.log, tail.clone())),
             lane: Arc::clone(&lane),
             tail: tail.clone(),
         };

@@ -1,18 +1,25 @@
 //! A running worker process.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use shared::sync::{AtomicBool, Ordering};
+use shared::sys::pidfd;
+use tokio::io::unix::AsyncFd;
 
-/// A process that leads a group of its own. It is killed when this value is dropped.
+use super::readable::watch;
+
+/// A child of this process that leads a process group of its own, however it was made. It is killed
+/// and reaped when this value is dropped.
 #[derive(Debug)]
 pub struct Child {
-    process: tokio::process::Child,
+    /// `None` once it was reaped.
+    process: Option<AsyncFd<OwnedFd>>,
     group: Group,
 }
 
@@ -34,10 +41,13 @@ pub enum Exit {
 }
 
 impl Child {
-    pub(super) fn new(process: tokio::process::Child) -> io::Result<Self> {
-        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.ok_or_else(|| io::Error::other("the process has no id"))?;
-        Ok(Self { process, group: Group { leader: Pid::from_raw(pid), reaped: Arc::default() } })
+    /// Takes over a child that nobody has reaped. An error if there is no such child; within a
+    /// runtime only.
+    pub(super) fn adopt(leader: Pid) -> io::Result<Self> {
+        let process = pidfd::open_child(leader)?;
+        let process = watch(process)?;
+        let group = Group { leader, reaped: Arc::default() };
+        Ok(Self { process: Some(process), group })
     }
 
     pub fn group(&self) -> Group {
@@ -46,13 +56,45 @@ impl Child {
 
     /// Waits for the exit and reaps.
     pub async fn wait(&mut self) -> Exit {
-        let status = self.process.wait().await;
+        let Some(process) = &self.process else { return Exit::Unknown };
+        let status = loop {
+            // Nothing is there before the end, and nothing is read: each look asks the kernel.
+            match process.readable().await {
+                Ok(mut ready) => match pidfd::reap(process.get_ref()) {
+                    Ok(None) => ready.clear_ready(),
+                    Ok(Some(status)) => break Ok(status),
+                    Err(error) => break Err(error),
+                },
+                Err(_) => break Err(Errno::EIO),
+            }
+        };
         self.group.reaped.store(true, Ordering::Release);
-        match status {
-            Ok(status) => Exit::of(status),
-            Err(_) => Exit::Unknown,
-        }
+        self.process = None;
+        status.map_or(Exit::Unknown, Exit::of)
     }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        self.group.signal(Signal::SIGKILL);
+        let process = process.into_inner();
+        // A killed process goes soon, but not at once, and must not be waited for here.
+        let reaper = std::thread::Builder::new().name("reaper".to_owned());
+        let _no_thread = reaper.spawn(move || reap_killed(&process));
+        self.group.reaped.store(true, Ordering::Release);
+    }
+}
+
+/// How long the end of a killed process is waited for. One that the kernel cannot end is left to
+/// whoever inherits this process's children.
+const REAP_LIMIT: u16 = 10_000;
+
+fn reap_killed(process: &OwnedFd) {
+    use std::os::fd::AsFd as _;
+    let mut ended = [nix::poll::PollFd::new(process.as_fd(), nix::poll::PollFlags::POLLIN)];
+    let _late = nix::poll::poll(&mut ended, REAP_LIMIT);
+    let _gone = pidfd::reap(process);
 }
 
 impl Group {
@@ -70,11 +112,51 @@ impl Group {
 }
 
 impl Exit {
-    fn of(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Self::Code(code),
-            (None, Some(signal)) => Self::Signal(signal),
-            (None, None) => Self::Unknown,
+    fn of(status: WaitStatus) -> Self {
+        match status {
+            WaitStatus::Exited(_, code) => Self::Code(code),
+            WaitStatus::Signaled(_, signal, _) => Self::Signal(signal as i32),
+            WaitStatus::Stopped(..)
+            | WaitStatus::PtraceEvent(..)
+            | WaitStatus::PtraceSyscall(_)
+            | WaitStatus::Continued(_)
+            | WaitStatus::StillAlive => Self::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+
+    use super::*;
+
+    fn start(script: &str) -> Child {
+        let mut command = std::process::Command::new("sh");
+        let child = command.args(["-c", script]).process_group(0).spawn().unwrap();
+        Child::adopt(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn exits_are_told_apart() {
+        assert_eq!(start("exit 7").wait().await, Exit::Code(7));
+        assert_eq!(start("kill -9 $$").wait().await, Exit::Signal(9));
+        let mut child = start("exit 0");
+        assert_eq!((child.wait().await, child.wait().await), (Exit::Code(0), Exit::Unknown));
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_killed_and_reaped() {
+        let child = start("exec cat /dev/zero > /dev/null");
+        let pid = child.group().pid();
+        drop(child);
+        let gone = || !std::path::Path::new(&format!("/proc/{pid}")).exists();
+        tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while !gone() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
     }
 }

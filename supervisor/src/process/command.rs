@@ -1,13 +1,14 @@
-//! What is executed for a worker.
+//! What a worker, or a zygote, is given at its start.
 
+use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use shared::id::WorkerId;
-use tokio::process::Command;
 
-/// Variables that a worker inherits; everything else of the supervisor's environment stays here.
+/// Variables that workers inherit; everything else of the supervisor's environment stays here.
 const INHERITED: [&str; 9] = [
     "PATH",
     "LANG",
@@ -20,45 +21,97 @@ const INHERITED: [&str; 9] = [
     "RUST_BACKTRACE",
 ];
 
+/// Bytes of arguments that a zygote starts with: its copies write theirs in their place.
+const TITLE_ROOM: usize = 512;
+
+/// How a worker process comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As a copy of the binary's zygote, or by `Exec` if there is none at the moment.
+    Zygote,
+    /// As a program of its own.
+    Exec,
+}
+
 /// Starts one worker process.
 #[derive(Debug)]
 pub struct WorkerCommand {
     pub binary: PathBuf,
+    pub start: Start,
     pub worker: WorkerId,
     /// Threads that one inference may use, for libraries that look at their environment.
     pub threads: u16,
     /// The worker's end of the control socket: its standard input.
     pub control: OwnedFd,
     /// Where its standard output and error go.
-    pub log: std::io::PipeWriter,
+    pub log: PipeWriter,
+    /// The folder of its control group, if it has one of version 2.
+    pub group: Option<OwnedFd>,
 }
 
 impl WorkerCommand {
-    /// The command, in a process group of its own. Nothing in it needs a fork: with many gigabytes
-    /// mapped, a fork takes hundreds of milliseconds and a posix_spawn takes one.
-    pub(super) fn build(self) -> std::io::Result<Command> {
+    /// Its name and what it is told. All but the last is for people who read a process list.
+    pub(super) fn arguments(&self) -> Vec<String> {
         let instance = &self.worker.instance;
-        let mut command = std::process::Command::new(&self.binary);
-        std::os::unix::process::CommandExt::arg0(&mut command, "bulkhead-worker");
-        command
-            .arg(instance.model.as_str())
-            .arg(format!("version={}", instance.version))
-            .arg(format!("instance={}", instance.index))
-            .arg(format!("generation={}", self.worker.generation))
-            .arg(format!("supervisor={}", std::process::id()))
-            .env_clear()
-            .env("OMP_NUM_THREADS", self.threads.to_string())
-            .stdin(Stdio::from(self.control))
-            .stdout(Stdio::from(self.log.try_clone()?))
-            .stderr(Stdio::from(self.log));
-        for name in INHERITED {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut command = Command::from(command);
-        command.kill_on_drop(true);
+        vec![
+            "bulkhead-worker".to_owned(),
+            instance.model.to_string(),
+            format!("version={}", instance.version),
+            format!("instance={}", instance.index),
+            format!("generation={}", self.worker.generation),
+            supervisor(),
+        ]
+    }
+
+    /// Variables that are this worker's own.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        vec![("OMP_NUM_THREADS".to_owned(), self.threads.to_string())]
+    }
+
+    /// As a program of its own.
+    pub(super) fn program(&self) -> std::io::Result<Command> {
+        let mut command = program(&self.binary, &self.arguments());
+        command.envs(self.environment());
+        attach(&mut command, &self.control, &self.log)?;
         Ok(command)
     }
+}
+
+/// The zygote of a worker binary.
+pub(super) fn zygote(
+    binary: &PathBuf,
+    control: &OwnedFd,
+    log: &PipeWriter,
+) -> std::io::Result<Command> {
+    let names = ["bulkhead-zygote", "zygote"].map(str::to_owned);
+    let arguments = [&names[..], &[supervisor(), " ".repeat(TITLE_ROOM)]].concat();
+    let mut command = program(binary, &arguments);
+    attach(&mut command, control, log)?;
+    Ok(command)
+}
+
+fn supervisor() -> String {
+    format!("supervisor={}", std::process::id())
+}
+
+/// In a process group of its own. Nothing in it needs a fork: with many gigabytes mapped, a fork
+/// takes hundreds of milliseconds and a posix_spawn takes one.
+fn program(binary: &PathBuf, arguments: &[String]) -> Command {
+    let mut command = Command::new(binary);
+    let (name, rest) = arguments.split_first().expect("a program has a name");
+    command.arg0(name).args(rest).env_clear().process_group(0);
+    for name in INHERITED {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+fn attach(command: &mut Command, control: &OwnedFd, log: &PipeWriter) -> std::io::Result<()> {
+    command
+        .stdin(Stdio::from(control.try_clone()?))
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log.try_clone()?));
+    Ok(())
 }

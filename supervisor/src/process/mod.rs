@@ -1,7 +1,8 @@
 //! Worker processes: how one is started, spoken to, listened to, signalled and reaped.
 //!
 //! - [`command`]: what is executed, with which arguments and environment.
-//! - [`spawner`]: the one thread that starts processes.
+//! - [`spawner`]: starts processes: copies of a zygote, or programs from one thread.
+//! - `zygote`: keeps, for each worker binary, a process that makes workers by copying itself.
 //! - [`child`]: a running process: signals to its group, its exit.
 //! - [`session`]: the handshake, and commands afterwards.
 //! - [`output`]: its log lines, bounded.
@@ -11,11 +12,13 @@
 pub mod child;
 pub mod command;
 pub mod output;
+mod readable;
 pub mod session;
 pub mod spawner;
+mod zygote;
 
 pub use child::{Child, Exit};
-pub use command::WorkerCommand;
-pub use output::{LogLimits, Tail};
+pub use command::{Start, WorkerCommand};
+pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};
 pub use spawner::Spawner;

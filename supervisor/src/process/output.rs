@@ -43,13 +43,21 @@ impl Tail {
     }
 }
 
+/// Whose output it is.
+#[derive(Clone, Debug)]
+pub enum Speaker {
+    Worker(WorkerId),
+    /// The zygote of the binary of this name.
+    Zygote(String),
+}
+
 /// How long nothing is read after lines that were too many.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Reads until every writer has closed its end.
 pub async fn forward(
     pipe: PipeReader,
-    worker: WorkerId,
+    speaker: Speaker,
     limits: LogLimits,
     tail: Tail,
 ) -> std::io::Result<()> {
@@ -65,17 +73,17 @@ pub async fn forward(
             let (level, text) = Level::split(&line);
             tail.push(text.to_owned(), limits.tail_lines);
             match rate.admit(Instant::now()) {
-                Admit::Yes { lost: 0 } => emit(&worker, level, text),
+                Admit::Yes { lost: 0 } => emit(&speaker, level, text),
                 Admit::Yes { lost } => {
-                    say_lost(&worker, lost);
-                    emit(&worker, level, text);
+                    say_lost(&speaker, lost);
+                    emit(&speaker, level, text);
                 }
                 Admit::No => flood = true,
             }
         }
         if read == 0 {
             if rate.lost > 0 {
-                say_lost(&worker, rate.lost);
+                say_lost(&speaker, rate.lost);
             }
             return Ok(());
         }
@@ -86,11 +94,23 @@ pub async fn forward(
     }
 }
 
-fn say_lost(worker: &WorkerId, lost: u64) {
-    emit(worker, Level::Warning, &format!("{lost} lines were too many"));
+fn say_lost(speaker: &Speaker, lost: u64) {
+    emit(speaker, Level::Warning, &format!("{lost} lines were too many"));
 }
 
-fn emit(worker: &WorkerId, level: Level, text: &str) {
+fn emit(speaker: &Speaker, level: Level, text: &str) {
+    match speaker {
+        Speaker::Worker(worker) => emit_of_worker(worker, level, text),
+        Speaker::Zygote(binary) => match level {
+            Level::Error => error!(target: "zygote", binary, "{text}"),
+            Level::Warning => warn!(target: "zygote", binary, "{text}"),
+            Level::Info => info!(target: "zygote", binary, "{text}"),
+            Level::Debug => debug!(target: "zygote", binary, "{text}"),
+        },
+    }
+}
+
+fn emit_of_worker(worker: &WorkerId, level: Level, text: &str) {
     let model = worker.instance.model.as_str();
     let version = worker.instance.version.get();
     let (instance, generation) = (worker.instance.index, worker.generation.0);

@@ -1,55 +1,83 @@
-//! The one thread that starts processes.
+//! Starts processes: copies of a zygote, or programs.
 //!
-//! A worker asks the kernel to be killed when its parent *thread* ends, so all are started by a
-//! thread that lives as long as the supervisor does.
+//! Programs are all started by one thread. A worker asks the kernel to be killed when its parent
+//! *thread* ends, so that thread lives as long as the supervisor does; and a zygote's copies are
+//! children of the thread that started the zygote.
 
 use std::io;
+use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc;
 
-use tokio::runtime::Handle;
+use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use super::child::Child;
-use super::command::WorkerCommand;
+use super::command::{Start, WorkerCommand};
+use super::zygote::{Forked, Zygotes};
 
-/// A handle on the thread. It ends with the last handle, which is the supervisor's end.
+/// A handle on all that. The thread ends with the last handle, which is the supervisor's end.
 #[derive(Clone, Debug)]
 pub struct Spawner {
+    programs: Programs,
+    zygotes: Zygotes,
+}
+
+impl Spawner {
+    pub fn start() -> io::Result<Self> {
+        let programs = Programs::start()?;
+        Ok(Self { zygotes: Zygotes::new(programs.clone()), programs })
+    }
+
+    /// Starts a worker, as a copy of its binary's zygote if it may be one and there is one.
+    pub async fn spawn(&self, command: WorkerCommand) -> io::Result<Child> {
+        let command = match command.start {
+            Start::Exec => command,
+            Start::Zygote => match self.zygotes.fork(command).await? {
+                Forked::Made(child) => return Ok(child),
+                Forked::Declined(command) => command,
+            },
+        };
+        self.programs.spawn(&command.binary, command.program()?).await
+    }
+}
+
+/// A handle on the thread that starts programs.
+#[derive(Clone, Debug)]
+pub(super) struct Programs {
     jobs: mpsc::Sender<Job>,
 }
 
 #[derive(Debug)]
 struct Job {
-    command: WorkerCommand,
-    started: oneshot::Sender<io::Result<Child>>,
+    command: Command,
+    started: oneshot::Sender<io::Result<Pid>>,
 }
 
-impl Spawner {
-    /// Starts the thread; `runtime` reaps what it starts.
-    pub fn start(runtime: Handle) -> io::Result<Self> {
+impl Programs {
+    fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let run = move || {
-            let _reactor = runtime.enter();
-            for Job { command, started } in queue {
-                // If nobody waits any more, dropping the child kills it.
-                let _nobody = started.send(start(command));
+            for Job { mut command, started } in queue {
+                let spawned = command.spawn().map(|child| {
+                    let pid = i32::try_from(child.id()).expect("the kernel's numbers are an i32");
+                    Pid::from_raw(pid)
+                });
+                // A worker that nobody waits for finds its control socket closed, and ends.
+                let _nobody = started.send(spawned);
             }
         };
         std::thread::Builder::new().name("spawner".to_owned()).spawn(run)?;
         Ok(Self { jobs })
     }
 
-    pub async fn spawn(&self, command: WorkerCommand) -> io::Result<Child> {
+    /// `binary` is named in errors.
+    pub(super) async fn spawn(&self, binary: &Path, command: Command) -> io::Result<Child> {
         let (started, child) = oneshot::channel();
         let ended = || io::Error::other("the spawner thread has ended");
         self.jobs.send(Job { command, started }).map_err(|_| ended())?;
-        child.await.map_err(|_| ended())?
+        let pid = child.await.map_err(|_| ended())?;
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", binary.display()));
+        Child::adopt(pid.map_err(named)?)
     }
-}
-
-fn start(command: WorkerCommand) -> io::Result<Child> {
-    let binary = command.binary.clone();
-    let started = command.build()?.spawn();
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", binary.display()));
-    Child::new(started.map_err(named)?)
 }

@@ -53,6 +53,7 @@ unsafe extern "C" {
     safe fn bulkhead_disable_cudnn() -> *mut c_char;
     safe fn bulkhead_empty_cuda_cache() -> *mut c_char;
     safe fn bulkhead_load_cuda() -> *mut c_char;
+    safe fn bulkhead_warm() -> *mut c_char;
 }
 
 /// What a C++ exception said, as it came.
@@ -111,6 +112,13 @@ pub(crate) fn empty_cuda_cache() -> Result<(), TorchError> {
 /// Loads `libtorch_cuda.so` for the life of the process.
 pub(crate) fn load_cuda() -> Result<(), TorchError> {
     let answer = bulkhead_load_cuda();
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
+
+/// Makes, writes, reads and runs a small model in memory.
+pub(crate) fn warm() -> Result<(), TorchError> {
+    let answer = bulkhead_warm();
     // SAFETY: the answer is fresh from the shim.
     unsafe { check(answer) }
 }

@@ -17,5 +17,7 @@ mod names;
 mod options;
 mod schema;
 mod tensors;
+mod warm;
 
 pub use load::{load, load_with};
+pub use warm::warm;

@@ -1,5 +1,7 @@
 //! The worker that runs TorchScript models.
 
-fn main() -> std::process::ExitCode {
-    worker::run(&[("pytorch", engine_torch::load)])
+use worker::Program;
+
+fn main() {
+    worker::run(&Program { engines: &[("pytorch", engine_torch::load)], warm: engine_torch::warm })
 }

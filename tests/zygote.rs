@@ -1,0 +1,80 @@
+//! Workers that come up as copies of a process that has their framework loaded.
+
+use nix::sys::signal::Signal;
+use tests::workers::{private_kilobytes, zygotes_of};
+use tests::{Echo, Infer, Supervisor, folder_or_skip, wait};
+
+fn wait_until_ready(server: &Supervisor, times: usize) {
+    let ready = |event: &&serde_json::Value| event["message"] == "zygote ready";
+    wait::until_true("a zygote that is ready", || {
+        server.logs().events().iter().filter(ready).count() >= times
+    });
+}
+
+#[test]
+fn a_worker_is_a_child_of_the_supervisor_and_outlives_the_zygote() {
+    let server = Supervisor::with_echo("m").start();
+    let (worker, zygotes) = (server.worker("m"), zygotes_of(server.pid()));
+    assert_eq!(zygotes.len(), 1, "{zygotes:?}");
+    assert_eq!(worker.parent(), Some(server.pid()));
+    let load = server.load_on("m");
+    zygotes[0].kill(Signal::SIGKILL);
+    load.wait_for_more(20);
+    load.assert_no_errors();
+    assert!(worker.is_alive());
+    // It comes back by itself, and makes workers again.
+    wait_until_ready(&server, 2);
+    let new = wait::until("another zygote", || zygotes_of(server.pid()).pop());
+    assert_ne!(new.pid, zygotes[0].pid);
+    worker.kill(Signal::SIGKILL);
+    server.wait_for_generation("m", 2);
+}
+
+#[test]
+fn without_a_zygote_workers_start_as_programs() {
+    let server = Supervisor::with_echo("m").set("worker.start", "exec").start();
+    assert!(zygotes_of(server.pid()).is_empty());
+    server.infer(&Infer::echo("m")).assert_status(200);
+    server.worker("m").kill(Signal::SIGKILL);
+    server.wait_for_generation("m", 2);
+}
+
+#[test]
+fn a_zygote_that_does_not_answer_is_replaced_and_the_worker_comes_as_a_program() {
+    let server = Supervisor::with_echo("m").start();
+    let zygote = zygotes_of(server.pid()).remove(0);
+    zygote.signal(Signal::SIGSTOP);
+    server.worker("m").kill(Signal::SIGKILL);
+    server.wait_for_generation("m", 2);
+    wait::until_true("the end of the zygote that hangs", || !zygote.is_alive());
+    wait_until_ready(&server, 2);
+    server.worker("m").kill(Signal::SIGKILL);
+    server.wait_for_generation("m", 3);
+}
+
+#[test]
+fn nothing_is_left_of_zygotes_when_the_server_is_killed() {
+    let mut server = Supervisor::with_echo("m").start();
+    let pid = server.pid();
+    assert_eq!(zygotes_of(pid).len(), 1);
+    server.kill(Signal::SIGKILL);
+    wait::until_true("no zygote", || zygotes_of(pid).is_empty());
+}
+
+/// Promised: at most 15 MB of its own for an idle worker of a small model.
+#[test]
+fn copies_share_the_framework() {
+    let name = "copies_share_the_framework";
+    let Some(models) = folder_or_skip("BULKHEAD_MODELS", name) else { return };
+    let file = models.join("digits/1/model.pt");
+    let mut builder = Supervisor::new().echo("echo", &Echo::default());
+    for i in 0..3 {
+        builder = builder.torch(&format!("m{i}"), &file);
+    }
+    let server = builder.start();
+    for i in 0..3 {
+        let private = private_kilobytes(server.worker(&format!("m{i}")).pid);
+        tests::say(&format!("an idle worker of a small model has {private} kB of its own"));
+        assert!(private > 0 && private < 15_000, "{private} kB");
+    }
+}

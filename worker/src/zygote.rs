@@ -1,0 +1,129 @@
+//! A process that has a framework loaded and warm, and makes workers by copying itself.
+//!
+//! Loading a framework costs most of a worker's start and most of its memory; a copy has both for
+//! the price of a page table and shares the memory until it writes to it. A zygote has one thread
+//! for ever, asks no device anything, and never reads a byte of a model: what a copy inherits is our
+//! own code's and the framework's alone.
+//!
+//! It ends when the supervisor closes the socket. Its copies are the supervisor's children and do
+//! not end with it.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setpgid};
+use proto::codec::{self, CodecError};
+use proto::zygote::{ForkRequest, ZygoteFact};
+use shared::limits::{MAX_ERROR_BYTES, MAX_PACKET_BYTES};
+use shared::sys::fork::{self, Forked};
+use shared::sys::socket::{self, Inbox, Packet, Wait};
+
+use crate::inherit::{InheritError, Inherited};
+use crate::telemetry;
+use crate::text::{chain, clean};
+
+/// The argument that makes a worker program a zygote.
+pub const ARGUMENT: &str = "zygote";
+/// What the process is called in a process list, where its copies are called `bulkhead-worker`.
+const NAME: &str = "bulkhead-zygote";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ZygoteError {
+    #[error("bad start")]
+    Inherit(#[from] InheritError),
+    #[error("the framework cannot be made ready: {0}")]
+    Warm(String),
+    #[error("cannot receive on the socket")]
+    Receive(#[source] Errno),
+    #[error("cannot send on the socket")]
+    Send(#[source] Errno),
+    #[error("a packet that is none")]
+    Packet(#[from] CodecError),
+    #[error("a copy cannot take its place")]
+    Copy(#[source] Errno),
+}
+
+/// What a process is after [`serve`].
+#[derive(Debug)]
+pub enum Role {
+    /// The zygote, at its end: the supervisor wants no more workers from it.
+    Done,
+    /// A copy: its descriptors are those of a worker that was started as a program with these
+    /// arguments.
+    Worker(Vec<OsString>),
+}
+
+/// What must not wait: the supervisor reads at once.
+const ANSWER: Wait = Wait::Block;
+
+/// Loads the framework and serves to the end of the socket. Returns in each copy as well.
+pub fn serve(
+    arguments: impl Iterator<Item = OsString>,
+    warm: fn() -> Result<(), String>,
+) -> Result<Role, ZygoteError> {
+    let socket = Inherited::take(arguments)?.socket;
+    if let Err(error) = fork::rename_process(&[NAME]) {
+        telemetry::debug(format_args!("no name in process lists: {error}"));
+    }
+    warm().map_err(ZygoteError::Warm)?;
+    answer(&socket, &ZygoteFact::Ready)?;
+    let mut inbox = Inbox::new(MAX_PACKET_BYTES);
+    loop {
+        let packet = match inbox.receive(socket.as_fd(), Wait::Block) {
+            Ok(Some(packet)) => packet,
+            Ok(None) | Err(Errno::ECONNRESET) => return Ok(Role::Done),
+            Err(error) => return Err(ZygoteError::Receive(error)),
+        };
+        let request: ForkRequest = codec::decode(inbox.bytes(&packet))?;
+        let fact = match fork_worker(&packet) {
+            Ok(Forked::Copy) => {
+                drop(socket);
+                return become_worker(request, packet).map_err(ZygoteError::Copy);
+            }
+            Ok(Forked::Original { copy }) => ZygoteFact::Forked { pid: copy.as_raw() },
+            Err(message) => ZygoteFact::Failed { message },
+        };
+        answer(&socket, &fact)?;
+    }
+}
+
+fn answer(socket: &OwnedFd, fact: &ZygoteFact) -> Result<(), ZygoteError> {
+    let packet = codec::encode(fact)?;
+    socket::send(socket.as_fd(), &packet, &[], ANSWER).map_err(ZygoteError::Send)
+}
+
+fn fork_worker(packet: &Packet) -> Result<Forked, String> {
+    let group: Option<BorrowedFd<'_>> = match packet.fds.as_slice() {
+        [_, _] => None,
+        [_, _, group] => Some(group.as_fd()),
+        fds => return Err(format!("{} descriptors instead of two or three", fds.len())),
+    };
+    fork::copy_beside(group).map_err(|error| match error {
+        Errno::EBUSY => {
+            let threads = fork::threads().unwrap_or(0);
+            format!("the framework has started threads, {threads} in all")
+        }
+        error => clean(&chain(&error), MAX_ERROR_BYTES),
+    })
+}
+
+/// In the copy: what a fresh program of a worker has.
+fn become_worker(request: ForkRequest, packet: Packet) -> Result<Role, Errno> {
+    // The supervisor does the same; whoever is first, nothing is signalled before.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    if let [control, log, ..] = packet.fds.as_slice() {
+        dup2_stdin(control)?;
+        dup2_stdout(log)?;
+        dup2_stderr(log)?;
+    }
+    drop(packet);
+    let names: Vec<&str> = request.arguments.iter().map(String::as_str).collect();
+    if let Err(error) = fork::rename_process(&names) {
+        telemetry::debug(format_args!("no name in process lists: {error}"));
+    }
+    for (name, value) in &request.environment {
+        fork::set_variable(name, value)?;
+    }
+    Ok(Role::Worker(request.arguments.into_iter().map(OsString::from).collect()))
+}
