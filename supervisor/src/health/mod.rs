@@ -10,7 +10,7 @@ pub mod verdict;
 pub mod watchlist;
 
 pub use suspects::{
-    Conviction, Ended, Evidence, Fingerprint, PoisonPolicy, Standing, Suspects,
+    Conviction, Evidence, Fingerprint, Incarnation, PoisonPolicy, Standing, Suspects,
 };
 pub use verdict::{HealthPolicy, Observation, Reason, Verdict};
 pub use watchlist::{Prints, Watchlist};

@@ -40,9 +40,9 @@ pub struct PoisonPolicy {
     pub ttl: Duration,
 }
 
-/// A worker that has ended: which of the instances of the version, and its generation.
+/// One worker of a version: in which of its instances, and the how-manieth there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct Incarnation {
     pub instance: u16,
     pub generation: Generation,
 }
@@ -82,7 +82,7 @@ pub struct Suspects {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// The latest worker that ended with it in flight.
-    worker: Ended,
+    worker: Incarnation,
     /// When that was.
     since: MonotonicNanos,
     /// Workers that it may have ended: all but the first for certain.
@@ -130,7 +130,7 @@ impl Suspects {
         &mut self,
         request: Fingerprint,
         evidence: Evidence,
-        worker: Ended,
+        worker: Incarnation,
         now: MonotonicNanos,
     ) -> Standing {
         if self.policy.after == 0 {
@@ -165,7 +165,7 @@ impl Suspects {
 
     /// What is held against the requests whose latest crash was that of `worker`.
     #[must_use]
-    pub fn of_generation(&self, worker: Ended) -> Vec<Fingerprint> {
+    pub fn of_generation(&self, worker: Incarnation) -> Vec<Fingerprint> {
         let of_worker = self.entries.iter().filter(|(_, entry)| entry.worker == worker);
         of_worker.map(|(&request, _)| request).collect()
     }

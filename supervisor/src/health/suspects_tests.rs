@@ -10,8 +10,8 @@ fn table(after: u32) -> Suspects {
     Suspects::new(PoisonPolicy { after, ttl: TTL })
 }
 
-fn worker(generation: u64) -> Ended {
-    Ended { instance: 0, generation: Generation(generation) }
+fn worker(generation: u64) -> Incarnation {
+    Incarnation { instance: 0, generation: Generation(generation) }
 }
 
 const KILLER: Fingerprint = Fingerprint(7);

@@ -14,7 +14,7 @@ use shared::tensor::TensorDesc;
 use tracing::{info, warn};
 
 use super::suspects::{
-    Conviction, Ended, Evidence, Fingerprint, PoisonPolicy, Standing, Suspects,
+    Conviction, Evidence, Fingerprint, Incarnation, PoisonPolicy, Standing, Suspects,
 };
 
 #[derive(Debug)]
@@ -64,7 +64,12 @@ impl Watchlist {
     }
 
     /// A worker has ended with this request in flight.
-    pub fn crashed(&self, request: Fingerprint, evidence: Evidence, worker: Ended) -> Standing {
+    pub fn crashed(
+        &self,
+        request: Fingerprint,
+        evidence: Evidence,
+        worker: Incarnation,
+    ) -> Standing {
         let mut suspects = self.lock();
         let standing = suspects.crashed(request, evidence, worker, MonotonicNanos::now());
         self.count(&suspects);
@@ -76,20 +81,25 @@ impl Watchlist {
     /// A suspect was answered.
     pub fn answered(&self, request: Fingerprint) {
         let mut suspects = self.lock();
+        let before = suspects.len();
         suspects.answered(request);
         self.count(&suspects);
+        let unchanged = suspects.len() == before;
         drop(suspects);
+        if unchanged {
+            return;
+        }
         let (model, version) = (self.model.as_str(), self.version.get());
         info!(model, version, fingerprint = %request, "request no longer suspect");
     }
 
     /// What is still held against requests that were in flight when `worker` ended. Ask soon:
     /// those that are answered leave the list.
-    pub fn of_generation(&self, worker: Ended) -> Vec<Fingerprint> {
+    pub fn of_generation(&self, worker: Incarnation) -> Vec<Fingerprint> {
         self.lock().of_generation(worker)
     }
 
-    fn log(&self, request: Fingerprint, standing: Standing, worker: Ended) {
+    fn log(&self, request: Fingerprint, standing: Standing, worker: Incarnation) {
         let (model, version) = (self.model.as_str(), self.version.get());
         let (instance, generation) = (worker.instance, worker.generation.0);
         match standing {
@@ -187,7 +197,7 @@ mod tests {
     fn it_says_without_the_lock_whether_there_is_anything() {
         let list = watchlist();
         assert!(list.is_empty() && list.is_kept());
-        let worker = Ended { instance: 1, generation: shared::id::Generation(3) };
+        let worker = Incarnation { instance: 1, generation: shared::id::Generation(3) };
         let standing = list.crashed(Fingerprint(5), Evidence::Alone, worker);
         assert_eq!(standing, Standing::Suspect);
         assert!(!list.is_empty());
