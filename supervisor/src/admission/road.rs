@@ -188,7 +188,7 @@ impl Road<'_> {
         let Conviction { crashes, left } = conviction;
         let workers = if crashes == 1 { "worker" } else { "workers" };
         // Whole seconds, and not a moment too early.
-        let left = Duration::from_secs(left.as_secs() + 1);
+        let left = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0));
         let message = format!(
             "this request has ended {crashes} {workers} of model '{}' and is refused; it will be \
              accepted again in {}",
