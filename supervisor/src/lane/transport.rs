@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use proto::codec;
@@ -107,7 +108,9 @@ struct Transport {
 enum State {
     Open,
     /// Nothing more is sent; what was answered before is still taken in.
-    Retired,
+    Retired {
+        since: MonotonicNanos,
+    },
     /// Nothing more is sent or believed.
     Closed,
 }
@@ -299,11 +302,12 @@ impl Lane {
         more
     }
 
-    /// The worker has closed its end: nobody gets a slot of it any more.
+    /// The worker has closed its end: nobody gets a slot of it any more. Its exit follows; if it does
+    /// not, [`Lane::activity`] tells.
     pub(super) fn retire(&self) {
         let mut transport = self.lock();
         if transport.state == State::Open {
-            transport.state = State::Retired;
+            transport.state = State::Retired { since: MonotonicNanos::now() };
         }
     }
 
@@ -324,6 +328,11 @@ impl Lane {
     pub fn activity(&self) -> Activity {
         let mut transport = self.lock();
         let stalled_since = transport.table.stalled_since();
+        if let State::Retired { since } = transport.state
+            && MonotonicNanos::now().since(since) > LAST_MOMENTS
+        {
+            transport.activity.violation = Some(Violation::Closed);
+        }
         Activity { stalled_since, ..std::mem::take(&mut transport.activity) }
     }
 
@@ -483,6 +492,9 @@ impl Harvest {
         self.violation = self.violation.take().or(later.violation);
     }
 }
+
+/// How long a process may take to end after its sockets were closed.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 /// How often a full budget of packets is read to find an object that must be there.
 const QUEUED_WAKES: usize = 16;
