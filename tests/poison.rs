@@ -149,8 +149,10 @@ fn large_inputs_go_to_the_next_worker_as_well() {
 
 #[test]
 fn a_hang_is_the_matter_of_whoever_hung() {
-    let server =
-        quick("m").set("worker.infer_timeout", "1s").set("worker.stop_timeout", "100ms").start();
+    let server = quick("m")
+        .set("worker.infer_timeout", "2500ms")
+        .set("worker.stop_timeout", "100ms")
+        .start();
     let hang = || Infer::command("m", "hang");
     let hanging = server.infer_aside(hang());
     hanging.answer().assert_status(504);
