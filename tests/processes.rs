@@ -60,8 +60,16 @@ fn restarts_leak_no_descriptor_and_no_file() {
         .start();
     server.infer(&Infer::echo("m")).assert_status(200);
     let (open, files) = (server.open_descriptors(), server.temporary_files());
-    for crash in ["kill", "segv", "exit", "abort"].iter().cycle().take(20) {
-        server.infer(&Infer::command("m", &format!("crash {crash}"))).assert_status(500);
+    let crashes = ["kill", "segv", "exit", "abort"];
+    for (i, crash) in (0_u8..20).zip(crashes.iter().cycle()) {
+        // Each is another request, so that none is refused.
+        let crash = Infer::new("m").floats(&[i.into()]).and_command(&format!("crash {crash}"));
+        server.infer(&crash.once()).assert_status(500);
+    }
+    for i in 20_u8..25 {
+        server
+            .infer(&Infer::new("m").floats(&[i.into()]).and_command("crash kill"))
+            .assert_status(422);
     }
     server.infer(&Infer::echo("m")).assert_status(200);
     assert_eq!(server.temporary_files(), files);

@@ -8,6 +8,7 @@ pub mod config;
 pub mod exit;
 pub mod frontend;
 pub mod health;
+mod heavy;
 pub mod lane;
 pub mod lifecycle;
 pub mod process;

@@ -19,6 +19,16 @@ pub struct InferHead {
     pub outputs: Option<Vec<String>>,
     /// The client's own deadline, if it is shorter than the model's.
     pub timeout: Option<Duration>,
+    pub repeat: Repeat,
+}
+
+/// Whether a request that had reached a worker may be given to another when that ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repeat {
+    #[default]
+    Allowed,
+    /// For models whose answers are not all that they do.
+    Forbidden,
 }
 
 /// One input as the client declared it.
@@ -75,6 +85,8 @@ pub enum What {
     Deadline,
     /// The worker died, or was ended, while it had the request.
     WorkerDied,
+    /// The same request has ended so many workers that no other gets it.
+    Poison,
     /// The model raised an error for this request.
     Model,
     /// The model ran out of memory on this request.
@@ -114,6 +126,7 @@ impl What {
             | Self::TooLarge
             | Self::SlowBody
             | Self::Unsupported
+            | Self::Poison
             | Self::Forbidden => Fault::Client,
             Self::Deadline | Self::WorkerDied | Self::Model | Self::OutOfMemory => Fault::Model,
             Self::NotReady
@@ -138,6 +151,7 @@ impl What {
             | Self::Invalid
             | Self::TooLarge
             | Self::Unsupported
+            | Self::Poison
             | Self::Model
             | Self::Forbidden => Retry::Futile,
         }

@@ -314,6 +314,7 @@ fn show(dims: &[i64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Repeat;
 
     fn port(name: &str, dtype: DataType, dims: &[i64]) -> Port {
         let dims = Some(dims.to_vec());
@@ -350,7 +351,7 @@ mod tests {
     }
 
     fn head(inputs: Vec<InputDecl>) -> InferHead {
-        InferHead { client_id: None, inputs, outputs: None, timeout: None }
+        InferHead { client_id: None, inputs, outputs: None, timeout: None, repeat: Repeat::Allowed }
     }
 
     fn refusal(inputs: Vec<InputDecl>) -> String {

@@ -135,6 +135,7 @@ const PURE: &[&str] = &[
     "supervisor/src/frontend/http/decode/raw.rs",
     "supervisor/src/frontend/http/decode/scatter.rs",
     "supervisor/src/frontend/http/status.rs",
+    "supervisor/src/health/suspects.rs",
     "supervisor/src/health/verdict.rs",
     "supervisor/src/lane/table.rs",
     "supervisor/src/lifecycle/effect.rs",

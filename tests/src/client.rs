@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::wait::WATCHDOG;
 
@@ -251,6 +251,7 @@ pub struct Infer {
     model: String,
     version: Option<u64>,
     tensors: Vec<Tensor>,
+    parameters: Map<String, Value>,
 }
 
 /// One input, with its elements as they are on the wire.
@@ -264,7 +265,8 @@ struct Tensor {
 
 impl Infer {
     pub fn new(model: &str) -> Self {
-        Self { model: model.into(), version: None, tensors: Vec::new() }
+        let parameters = Map::from_iter([("binary_data_output".to_owned(), Value::Bool(true))]);
+        Self { model: model.into(), version: None, tensors: Vec::new(), parameters }
     }
 
     /// What a model of the echo engine gives back: a few numbers.
@@ -274,15 +276,33 @@ impl Infer {
 
     /// An echo that does something else first.
     pub fn command(model: &str, command: &str) -> Self {
+        Self::echo(model).and_command(command)
+    }
+
+    #[must_use]
+    pub fn and_command(self, command: &str) -> Self {
         let length = u32::try_from(command.len()).expect("commands are short");
         let bytes = [&length.to_le_bytes(), command.as_bytes()].concat();
-        Self::echo(model).tensor("COMMAND", "BYTES", &[1], &bytes)
+        self.tensor("COMMAND", "BYTES", &[1], &bytes)
     }
 
     #[must_use]
     pub fn version(mut self, version: u64) -> Self {
         self.version = Some(version);
         self
+    }
+
+    /// A parameter of the request, as `timeout`.
+    #[must_use]
+    pub fn parameter(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.parameters.insert(name.into(), value.into());
+        self
+    }
+
+    /// It must not be given to a second worker when the first one ends.
+    #[must_use]
+    pub fn once(self) -> Self {
+        self.parameter("retry", false)
     }
 
     #[must_use]
@@ -312,7 +332,7 @@ impl Infer {
             })
         });
         let inputs: Vec<Value> = inputs.collect();
-        let head = json!({ "inputs": inputs, "parameters": { "binary_data_output": true } });
+        let head = json!({ "inputs": inputs, "parameters": self.parameters });
         let mut body = head.to_string().into_bytes();
         let length = body.len();
         for tensor in &self.tensors {

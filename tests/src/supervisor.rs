@@ -203,10 +203,11 @@ impl Supervisor {
         Aside::send(self.client(), infer)
     }
 
-    /// Has the only worker of `model` hang in a request, and waits until it does.
+    /// Has the only worker of `model` hang in a request, and waits until it does. The next worker
+    /// does not get the request.
     pub fn hang(&self, model: &str) -> Aside {
         let worker = self.worker(model);
-        let hanging = self.infer_aside(Infer::command(model, "hang"));
+        let hanging = self.infer_aside(Infer::command(model, "hang").once());
         worker.wait_until_busy();
         hanging
     }
@@ -249,6 +250,11 @@ impl Supervisor {
 
     pub fn workers_of(&self, model: &str) -> Vec<WorkerProcess> {
         self.workers().into_iter().filter(|worker| worker.model == model).collect()
+    }
+
+    /// Of all workers of `model` that live.
+    pub fn worker_generations(&self, model: &str) -> Vec<u64> {
+        self.workers_of(model).iter().map(|worker| worker.generation).collect()
     }
 
     /// The only worker of `model`, of whatever version.

@@ -99,12 +99,12 @@ fn fork_worker(packet: &Packet) -> Result<Forked, String> {
         [_, _, group] => Some(group.as_fd()),
         fds => return Err(format!("{} descriptors instead of two or three", fds.len())),
     };
-    fork::copy_beside(group).map_err(|error| match error {
-        Errno::EBUSY => {
+    fork::copy_beside(group).map_err(|error| {
+        if error == Errno::EBUSY {
             let threads = fork::threads().unwrap_or(0);
-            format!("the framework has started threads, {threads} in all")
+            return format!("the framework has started threads, {threads} in all");
         }
-        error => clean(&chain(&error), MAX_ERROR_BYTES),
+        clean(&chain(&error), MAX_ERROR_BYTES)
     })
 }
 

@@ -39,6 +39,8 @@ pub enum Violation {
     BadObject,
     #[error("a packet on the control socket is malformed")]
     Packet,
+    #[error("the control socket was closed by a process that lives on")]
+    Closed,
 }
 
 pub fn encode(tensor: &TensorDesc) -> [u8; ENTRY_BYTES] {

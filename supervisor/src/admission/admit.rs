@@ -5,9 +5,11 @@ use std::sync::Arc;
 use shared::id::{ModelVersion, RequestId};
 use tokio::time::Instant;
 
-use crate::lane::{Input, Lease, Outputs, Pending, Reply, RunError, Unpublished};
-use crate::request::{InferHead, RequestError, What};
+use super::road::Road;
+use crate::lane::{Input, Lease, Order, Outputs, Reply};
+use crate::request::{InferHead, Repeat, RequestError, What};
 use crate::route::Route;
+use crate::schedule::Claim;
 use crate::schema::{Fitted, Schema};
 
 /// A request that has a slot; its inputs can be written.
@@ -19,6 +21,7 @@ pub struct Admitted {
     lease: Lease,
     inputs: Vec<Input>,
     outputs: Outputs,
+    repeat: Repeat,
     deadline: Instant,
 }
 
@@ -37,42 +40,25 @@ pub async fn admit(
         let schema = route.schema();
         let Fitted { inputs, outputs } = schema.fit(head)?;
         let successor = || route.successor().filter(fits);
-        match (route.queue().acquire(deadline).await, successor()) {
+        match (route.queue().acquire(Claim::ANY, deadline).await, successor()) {
             (Ok(mut lease), _) => {
                 lease.lay_out(&inputs)?;
                 let id = route.next_request();
-                return Ok(Admitted { id, route, schema, lease, inputs, outputs, deadline });
+                let repeat = head.repeat;
+                return Ok(Admitted {
+                    id,
+                    route,
+                    schema,
+                    lease,
+                    inputs,
+                    outputs,
+                    repeat,
+                    deadline,
+                });
             }
             // The model was loaded anew between the look at the routes and now.
             (Err(error), Some(successor)) if error.what == What::NotReady => route = successor,
             (Err(error), _) => return Err(error),
-        }
-    }
-}
-
-/// What is needed to give a filled slot to a worker.
-struct Slot<'a> {
-    id: RequestId,
-    route: &'a Arc<Route>,
-    inputs: &'a [Input],
-    wanted: u64,
-    deadline: Instant,
-}
-
-impl Slot<'_> {
-    /// Publishes, and if the worker has ended meanwhile, moves the inputs to a slot of the next.
-    async fn publish(&self, mut lease: Lease) -> Result<Pending, RequestError> {
-        loop {
-            let mut filled = match lease.publish(self.id, self.wanted, self.deadline) {
-                Ok(pending) => return Ok(pending),
-                Err(Unpublished { error, lease }) if error.what == What::NotReady => lease,
-                Err(Unpublished { error, .. }) => return Err(error),
-            };
-            lease = self.route.queue().acquire(self.deadline).await?;
-            lease.lay_out(self.inputs)?;
-            for i in 0..self.inputs.len() {
-                lease.input_mut(i).copy_from_slice(filled.input_mut(i));
-            }
         }
     }
 }
@@ -96,19 +82,9 @@ impl Admitted {
 
     /// Hands the request to a worker and waits for its reply, at most until the deadline.
     pub async fn run(self) -> Result<Reply, RequestError> {
-        let Self { id, route, schema, lease, inputs, outputs, deadline } = self;
-        let slot = Slot { id, route: &route, inputs: &inputs, wanted: outputs.wanted, deadline };
-        let pending = slot.publish(lease).await?;
-        let completed = pending.answer(deadline).await.map_err(|error| match error {
-            RunError::Ended(error) => error,
-            RunError::Deadline => {
-                let message = format!(
-                    "model '{}' did not answer within the deadline of the request",
-                    route.model()
-                );
-                RequestError::new(What::Deadline, message)
-            }
-        })?;
+        let Self { id, route, schema, lease, inputs, outputs, repeat, deadline } = self;
+        let order = Order { request: id, wanted: outputs.wanted, deadline };
+        let completed = Road { route: &route, order, repeat }.travel(lease).await?;
         let reply = completed.into_reply(&outputs, |desc| schema.output(desc))?;
         if let Some(schema) = schema.learned(&inputs, reply.descs()) {
             route.learn(schema);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use proto::codec;
 use proto::control::Handover;
 use shared::clock::MonotonicNanos;
@@ -15,8 +16,11 @@ use shared::tensor::{DataType, Shape, TensorDesc};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::filled::{Filled, Memory, Stash};
 use super::pending::Pending;
 use super::transport::{Lane, Published, slot_of};
+use crate::health::{Fingerprint, Watchlist};
+use crate::heavy::heavy;
 use crate::request::{RequestError, What};
 
 /// One input that will be written: what the worker will be told of it.
@@ -36,111 +40,173 @@ pub struct Input {
 pub struct Lease {
     lane: Arc<Lane>,
     /// `None` once it was passed on.
-    bytes: Option<SlotBytes>,
-    tensors: Vec<TensorDesc>,
-    object: Option<OwnObject>,
+    filled: Option<Filled>,
+}
+
+/// Who the worker is to answer, and with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    pub request: RequestId,
+    /// A bit for each output.
+    pub wanted: u64,
+    pub deadline: Instant,
 }
 
 impl Lease {
     pub(super) fn new(lane: Arc<Lane>, bytes: SlotBytes) -> Self {
-        Self { lane, bytes: Some(bytes), tensors: Vec::new(), object: None }
+        Self::again(lane, Filled::new(bytes))
+    }
+
+    /// A slot that was published and comes back with what is in it.
+    pub(super) fn again(lane: Arc<Lane>, filled: Filled) -> Self {
+        Self { lane, filled: Some(filled) }
     }
 
     /// Lays the inputs out one after the other, each on a cache line. Called once.
     pub fn lay_out(&mut self, inputs: &[Input]) -> Result<(), RequestError> {
         let mut end = 0_usize;
-        for input in inputs {
+        let mut place = |input: &Input| {
             let offset = end.next_multiple_of(TENSOR_ALIGN);
             end = offset.saturating_add(input.len);
             let Input { index, dtype, shape, len } = *input;
-            self.tensors.push(TensorDesc { index, dtype, shape, offset, len });
-        }
-        if end > self.lane.slot_bytes() {
+            TensorDesc { index, dtype, shape, offset, len }
+        };
+        let tensors = inputs.iter().map(&mut place).collect();
+        self.make_room(tensors)
+    }
+
+    fn make_room(&mut self, tensors: Vec<TensorDesc>) -> Result<(), RequestError> {
+        let end = end_of(&tensors);
+        let slot_bytes = self.lane.slot_bytes();
+        let filled = self.filled_mut();
+        filled.tensors = tensors;
+        if end > slot_bytes {
             let object = OwnObject::create(end).map_err(|error| {
                 RequestError::new(What::Internal, format!("no memory for the inputs: {error}"))
             })?;
-            self.object = Some(object);
+            filled.object = Some(object);
         }
         Ok(())
     }
 
     /// The bytes of input `i` of the layout.
     pub fn input_mut(&mut self, i: usize) -> &mut [u8] {
-        let TensorDesc { offset, len, .. } = self.tensors[i];
-        let memory = match (&mut self.object, &mut self.bytes) {
-            (Some(object), _) => object.bytes_mut(),
-            (None, Some(bytes)) => bytes.data_mut(),
-            (None, None) => unreachable!("the slot is passed on only by `publish`, which consumes"),
+        self.filled_mut().input_mut(i)
+    }
+
+    /// What stands for this request in `watchlist`. Reads all of its bytes.
+    pub fn fingerprint(&mut self, watchlist: &Watchlist, wanted: u64) -> Fingerprint {
+        let filled = self.filled_mut();
+        heavy(filled.len(), || filled.fingerprint(watchlist, wanted))
+    }
+
+    /// Takes the inputs out and gives the slot back.
+    pub fn stash(mut self) -> Stash {
+        let filled = self.filled_mut();
+        let copied = if filled.object.is_some() { 0 } else { filled.len() };
+        heavy(copied, || filled.stash())
+    }
+
+    /// Puts inputs into this slot that were taken out of another. In the place of `lay_out`.
+    pub fn restore(&mut self, stash: Stash) -> Result<(), RequestError> {
+        let Stash { tensors, memory } = stash;
+        let bytes = match memory {
+            Memory::Object(object) => {
+                let filled = self.filled_mut();
+                (filled.tensors, filled.object) = (tensors, Some(object));
+                return Ok(());
+            }
+            Memory::Copied(bytes) => bytes,
         };
-        &mut memory[offset..offset + len]
+        self.make_room(tensors)?;
+        let filled = self.filled_mut();
+        heavy(bytes.len(), || {
+            let mut rest = bytes.as_slice();
+            for i in 0..filled.tensors.len() {
+                let input = filled.input_mut(i);
+                let (own, others) = rest.split_at(input.len());
+                input.copy_from_slice(own);
+                rest = others;
+            }
+        });
+        Ok(())
     }
 
     /// Publishes the request. The worker may see it from now on. If the worker has ended before it
     /// could, the filled slot comes back, so that its bytes can be given to another.
-    pub fn publish(
-        mut self,
-        request: RequestId,
-        wanted: u64,
-        deadline: Instant,
-    ) -> Result<Pending, Unpublished> {
-        let mut bytes = self.bytes.take().expect("taken here only, and this consumes");
-        let slot = slot_of(&bytes);
-        bytes.write_table(self.tensors.iter());
+    pub fn publish(mut self, order: &Order) -> Result<Pending, Unpublished> {
+        let Order { request, wanted, deadline } = *order;
         let place = match self.hand_over(request) {
             Ok(place) => place,
-            Err(error) => {
-                self.bytes = Some(bytes);
-                return Err(Unpublished { error, lease: self });
-            }
+            Err(error) => return Err(Unpublished { error, lease: self }),
         };
+        let mut filled = self.filled.take().expect("taken here only, and this consumes");
+        let slot = slot_of(&filled.bytes);
+        filled.bytes.write_table(filled.tensors.iter());
         let descriptor = RequestDescriptor {
             request,
             slot: u32::from(slot),
-            tensors: u32::try_from(self.tensors.len()).expect("at most MAX_TENSORS"),
+            tensors: u32::try_from(filled.tensors.len()).expect("at most MAX_TENSORS"),
             wanted,
             deadline: monotonic(deadline).0,
             place,
         };
         let (reply, answer) = oneshot::channel();
-        match self.lane.publish(slot, &descriptor, Published { reply, bytes }) {
+        match self.lane.publish(slot, &descriptor, Published { reply, filled, wanted }) {
             Ok(()) => Ok(Pending::new(Arc::clone(&self.lane), slot, request, answer)),
-            Err((_closed, published)) => {
-                self.bytes = Some(published.bytes);
-                let message = "the worker ended before it was given the request";
-                let error = RequestError::new(What::NotReady, message);
-                Err(Unpublished { error, lease: self })
+            Err(published) => {
+                self.filled = Some(published.filled);
+                Err(Unpublished { error: ended(), lease: self })
             }
         }
     }
 
     /// Sends a memory object ahead of the request that uses it.
     fn hand_over(&self, request: RequestId) -> Result<Place, RequestError> {
-        let Some(object) = &self.object else { return Ok(Place::Slot) };
+        let filled = self.filled.as_ref().expect("the slot is passed on only by `publish`");
+        let Some(object) = &filled.object else { return Ok(Place::Slot) };
         let packet = codec::encode(&Handover { request: request.0 }).expect("a small message");
-        socket::send(self.lane.socket(), &packet, &[object.fd()], Wait::Never).map_err(
-            |error| {
+        match socket::send(self.lane.socket(), &packet, &[object.fd()], Wait::Never) {
+            Ok(()) => Ok(Place::Own(end_of(&filled.tensors))),
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => {
+                // Before its owner has seen the worker end: nobody else should try.
+                self.lane.retire();
+                Err(ended())
+            }
+            Err(error) => {
                 let message =
                     format!("the worker does not take large inputs at the moment: {error}");
-                RequestError::new(What::QueueFull, message)
-            },
-        )?;
-        let last = self.tensors.last().map_or(0, |t| t.offset + t.len);
-        Ok(Place::Own(last))
+                Err(RequestError::new(What::QueueFull, message))
+            }
+        }
     }
+
+    fn filled_mut(&mut self) -> &mut Filled {
+        self.filled.as_mut().expect("the slot is passed on only by `publish`, which consumes")
+    }
+}
+
+fn end_of(tensors: &[TensorDesc]) -> usize {
+    tensors.last().map_or(0, |last| last.offset.saturating_add(last.len))
+}
+
+fn ended() -> RequestError {
+    RequestError::new(What::NotReady, "the worker ended before it was given the request")
 }
 
 /// A request that no worker has seen.
 #[derive(Debug)]
 pub struct Unpublished {
+    /// [`What::NotReady`] if another worker can have it.
     pub error: RequestError,
     pub lease: Lease,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(bytes) = self.bytes.take() {
-            let slot = slot_of(&bytes);
-            drop(bytes);
+        if let Some(filled) = self.filled.take() {
+            let slot = slot_of(&filled.bytes);
+            drop(filled);
             self.lane.release(slot);
         }
     }

@@ -4,6 +4,8 @@
 //! - `transport`: rings and control socket behind one short lock.
 //! - `lease`, `pending`, `reply`: a slot being filled, a request in flight, its outputs. Each
 //!   owns its slot and gives it back when dropped, so a handler that is cancelled leaks nothing.
+//! - `filled`: the inputs themselves, which go from a slot to one of the next worker if they must.
+//! - `ending`: what becomes of requests in flight when the worker ends.
 //! - `bells`: draining where a runtime thread is about to sleep.
 //!
 //! It does not choose between workers, queue, or restart anything. Everything read from a worker is
@@ -11,6 +13,8 @@
 //! takes nothing more from it.
 
 mod bells;
+mod ending;
+mod filled;
 mod lease;
 mod listen;
 mod pending;
@@ -19,7 +23,9 @@ mod table;
 mod transport;
 
 pub use bells::Bells;
-pub use lease::{Input, Lease, Unpublished};
+pub use ending::{Casualty, Ending};
+pub use filled::Stash;
+pub use lease::{Input, Lease, Order, Unpublished};
 pub use listen::listen;
 pub use pending::{Pending, RunError};
 pub use reply::{Completed, Outputs, Reply};

@@ -6,6 +6,7 @@ use shared::id::RequestId;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::ending::{Casualty, Lost};
 use super::reply::Completed;
 use super::transport::Lane;
 use crate::request::RequestError;
@@ -17,7 +18,7 @@ pub struct Pending {
     slot: u16,
     request: RequestId,
     /// `None` once the answer has been taken.
-    answer: Option<oneshot::Receiver<Result<Completed, RequestError>>>,
+    answer: Option<oneshot::Receiver<Result<Completed, Lost>>>,
 }
 
 /// Why there is no answer.
@@ -25,8 +26,10 @@ pub struct Pending {
 pub enum RunError {
     /// Nobody will wait any longer; the worker still has the request.
     Deadline,
-    /// The worker, or its lane, has ended.
+    /// The worker was ended on purpose.
     Ended(RequestError),
+    /// The worker ended, and the request may be why. It can be given to another.
+    Crashed(Box<Casualty>),
 }
 
 impl Pending {
@@ -34,7 +37,7 @@ impl Pending {
         lane: Arc<Lane>,
         slot: u16,
         request: RequestId,
-        answer: oneshot::Receiver<Result<Completed, RequestError>>,
+        answer: oneshot::Receiver<Result<Completed, Lost>>,
     ) -> Self {
         Self { lane, slot, request, answer: Some(answer) }
     }
@@ -48,7 +51,7 @@ impl Pending {
                     // A worker that is ended because it hangs is ended after the deadline. That is
                     // what the client hears, also if this task had no chance to run in between.
                     true => RunError::Deadline,
-                    false => RunError::Ended(why),
+                    false => why.into(),
                 })
             }
             // The lane drops a waiter only after it has answered it.

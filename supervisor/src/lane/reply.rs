@@ -8,10 +8,10 @@ use shared::elements;
 use shared::limits::{MAX_ERROR_BYTES, MAX_TENSOR_BYTES};
 use shared::memory::ForeignObject;
 use shared::ring::layout::{Place, ResponseDescriptor, Status};
-use shared::ring::producer::SlotBytes;
 use shared::ring::table::Violation;
 use shared::tensor::{DataType, TensorDesc};
 
+use super::filled::Filled;
 use super::transport::{Lane, accept, slot_of};
 use crate::request::{ReplyTensor, RequestError, What};
 
@@ -21,7 +21,7 @@ pub struct Completed {
     lane: Arc<Lane>,
     slot: u16,
     /// Given back before the slot is released.
-    bytes: Option<SlotBytes>,
+    filled: Option<Filled>,
     descriptor: ResponseDescriptor,
     object: Option<OwnedFd>,
 }
@@ -49,11 +49,19 @@ pub struct Reply {
 impl Completed {
     pub(super) fn new(
         lane: Arc<Lane>,
-        bytes: SlotBytes,
+        filled: Filled,
         descriptor: ResponseDescriptor,
         object: Option<OwnedFd>,
     ) -> Self {
-        Self { lane, slot: slot_of(&bytes), bytes: Some(bytes), descriptor, object }
+        Self { lane, slot: slot_of(&filled.bytes), filled: Some(filled), descriptor, object }
+    }
+
+    /// Whether the engine has seen the request, as the worker says.
+    pub fn was_run(&self) -> bool {
+        match self.descriptor.status {
+            Status::Ok | Status::InvalidInput | Status::Model | Status::OutOfMemory => true,
+            Status::Expired => false,
+        }
     }
 
     /// Time in the engine, as the worker says.
@@ -142,7 +150,7 @@ impl Completed {
 
 impl Drop for Completed {
     fn drop(&mut self) {
-        drop(self.bytes.take());
+        drop(self.filled.take());
         self.lane.release(self.slot);
     }
 }

@@ -1,11 +1,12 @@
 //! Which slot holds what: the private truth against which every completion is checked; pure.
 //!
 //! ```text
-//! Free ──lease──► Leased ──publish──► InFlight ──complete──► Held ──release──► Free
-//!                    │                   │abandon
-//!                    └──release──► Free  └──► Abandoned ──complete (only frees)──► Free
+//! Free ──lease──► Leased ──publish──► InFlight ──complete, or the lane ends──► Held ──release──► Free
+//!                    │                   │abandon                              ▲
+//!                    └──release──► Free  └──► Abandoned ──the lane ends────────┘
+//!                                                 └──complete (only frees)──► Free
 //! ```
-//! An abandoned slot is freed by its late completion or by the end of the lane, never before: the
+//! An abandoned slot is given up by its late completion or by the end of the lane, never before: the
 //! worker may still read the one and write the other half of it.
 
 use shared::clock::MonotonicNanos;
@@ -24,8 +25,8 @@ pub(super) struct SlotTable<T> {
 enum Slot<T> {
     Free,
     Leased,
-    InFlight { ticket: Ticket, payload: T },
-    Abandoned { ticket: Ticket, payload: T },
+    InFlight { ticket: Ticket, since: MonotonicNanos, payload: T },
+    Abandoned { ticket: Ticket, since: MonotonicNanos, payload: T },
     Held,
 }
 
@@ -41,6 +42,22 @@ pub(super) enum Completion<T> {
     Answered(T),
     /// Nobody waits; the slot is free again.
     TooLate(T),
+}
+
+/// A request that the end of the lane has taken from its worker.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken<T> {
+    pub(super) payload: T,
+    pub(super) given: Given,
+}
+
+/// When a worker was given a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Before its last progress, so that it may have been at it ever since.
+    BeforeProgress,
+    /// Later, while it was at something else.
+    Since,
 }
 
 impl<T> SlotTable<T> {
@@ -77,7 +94,7 @@ impl<T> SlotTable<T> {
         }
         let entry = &mut self.slots[usize::from(slot)];
         debug_assert!(matches!(entry, Slot::Leased), "only a leased slot is published");
-        *entry = Slot::InFlight { ticket, payload };
+        *entry = Slot::InFlight { ticket, since: now, payload };
         self.published += 1;
     }
 
@@ -115,8 +132,8 @@ impl<T> SlotTable<T> {
     pub(super) fn abandon(&mut self, slot: u16, request: RequestId) {
         let entry = &mut self.slots[usize::from(slot)];
         match std::mem::replace(entry, Slot::Free) {
-            Slot::InFlight { ticket, payload } if ticket.request == request => {
-                *entry = Slot::Abandoned { ticket, payload };
+            Slot::InFlight { ticket, since, payload } if ticket.request == request => {
+                *entry = Slot::Abandoned { ticket, since, payload };
             }
             other @ (Slot::InFlight { .. }
             | Slot::Abandoned { .. }
@@ -133,13 +150,16 @@ impl<T> SlotTable<T> {
         *entry = Slot::Free;
     }
 
-    /// Takes every request that was published and not answered; the lane has ended.
-    pub(super) fn take_published(&mut self) -> Vec<T> {
+    /// Takes every request that was published and not answered; the lane has ended. Their slots are
+    /// held until each is released.
+    pub(super) fn take_published(&mut self) -> Vec<Taken<T>> {
         let mut taken = Vec::with_capacity(self.published);
         for entry in &mut self.slots {
-            match std::mem::replace(entry, Slot::Free) {
-                Slot::InFlight { payload, .. } | Slot::Abandoned { payload, .. } => {
-                    taken.push(payload);
+            match std::mem::replace(entry, Slot::Held) {
+                Slot::InFlight { since, payload, .. } | Slot::Abandoned { since, payload, .. } => {
+                    let given =
+                        if since <= self.progress { Given::BeforeProgress } else { Given::Since };
+                    taken.push(Taken { payload, given });
                 }
                 other @ (Slot::Free | Slot::Leased | Slot::Held) => *entry = other,
             }
@@ -222,8 +242,13 @@ mod tests {
         assert!(table.lease(1));
         table.publish(1, ticket(9), "nine", MonotonicNanos(20));
         table.abandon(1, RequestId(9));
-        assert_eq!(table.take_published(), ["seven", "nine"]);
+        let taken = [("seven", Given::BeforeProgress), ("nine", Given::Since)];
+        let taken = taken.map(|(payload, given)| Taken { payload, given });
+        assert_eq!(table.take_published(), taken);
         assert_eq!(table.published(), 0);
+        assert!(!table.lease(0), "whoever has the request still has its slot");
+        table.release(0);
+        assert!(table.lease(0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use proto::codec;
@@ -22,10 +23,12 @@ use shared::sys::socket::{Inbox, Packet, Wait};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::bells::Bells;
+use super::ending::Lost;
+use super::filled::Filled;
 use super::lease::Lease;
 use super::reply::Completed;
-use super::table::{Completion, SlotTable, Ticket};
-use crate::request::RequestError;
+use super::table::{Completion, SlotTable, Taken, Ticket};
+use crate::health::{Incarnation, Watchlist};
 
 /// Is told when a slot may be used again; the lane below knows nothing of who waits for one.
 pub trait SlotSink: Send + Sync + std::fmt::Debug {
@@ -58,11 +61,13 @@ pub struct Activity {
 #[derive(Debug)]
 pub struct LaneParts {
     pub geometry: Geometry,
-    pub generation: Generation,
+    pub worker: Incarnation,
     /// Our end of the control socket.
     pub socket: OwnedFd,
     pub bells: Arc<Bells>,
     pub free: Arc<dyn SlotSink>,
+    /// Is told what was in flight when the worker ended.
+    pub watchlist: Arc<Watchlist>,
     /// Bounded; when it is full, the worker says more than anybody can use, and the surplus is lost.
     pub events: mpsc::Sender<LaneEvent>,
 }
@@ -72,7 +77,8 @@ pub struct LaneParts {
 pub struct Lane {
     pub(super) requests: Arc<RequestArena>,
     pub(super) responses: ResponseArena,
-    generation: Generation,
+    pub(super) worker: Incarnation,
+    pub(super) watchlist: Arc<Watchlist>,
     socket: OwnedFd,
     transport: Mutex<Transport>,
     bells: Arc<Bells>,
@@ -98,19 +104,25 @@ struct Transport {
     activity: Activity,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
+    /// Nothing more is sent; what was answered before is still taken in.
+    Retired {
+        since: MonotonicNanos,
+    },
     /// Nothing more is sent or believed.
-    Closed(RequestError),
+    Closed,
 }
 
-/// What the lane keeps for a request in flight: its waiter and the slot's bytes, which must not be
-/// given to anyone else while the worker may read them.
+/// What the lane keeps for a request in flight: its waiter and the filled slot, which must not be
+/// given to anyone else while the worker may read it.
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) reply: oneshot::Sender<Result<Completed, RequestError>>,
-    pub(super) bytes: SlotBytes,
+    pub(super) reply: oneshot::Sender<Result<Completed, Lost>>,
+    pub(super) filled: Filled,
+    /// A bit for each output.
+    pub(super) wanted: u64,
 }
 
 /// What a drain found, to be passed on without the lock.
@@ -123,12 +135,13 @@ struct Harvest {
 
 impl Lane {
     pub fn new(parts: LaneParts) -> Result<Arc<Self>, CreateError> {
-        let requests = RequestArena::create(parts.geometry, parts.generation)?;
+        let generation = parts.worker.generation;
+        let requests = RequestArena::create(parts.geometry, generation)?;
         let slots = u16::try_from(parts.geometry.slots()).expect("at most MAX_SLOTS");
         let transport = Transport {
             state: State::Open,
             requests: RequestProducer::new(Arc::clone(&requests)),
-            responses: ResponseConsumer::new(parts.generation),
+            responses: ResponseConsumer::new(generation),
             table: SlotTable::new(slots),
             objects: HashMap::new(),
             announced: false,
@@ -138,7 +151,8 @@ impl Lane {
         Ok(Arc::new(Self {
             requests,
             responses: ResponseArena::create(parts.geometry)?,
-            generation: parts.generation,
+            worker: parts.worker,
+            watchlist: parts.watchlist,
             socket: parts.socket,
             transport: Mutex::new(transport),
             bells: parts.bells,
@@ -151,7 +165,7 @@ impl Lane {
     }
 
     pub fn generation(&self) -> Generation {
-        self.generation
+        self.worker.generation
     }
 
     /// The two memory objects, for the handshake: requests, responses.
@@ -176,7 +190,7 @@ impl Lane {
     /// caller, or if the lane is closed.
     pub fn lease(self: &Arc<Self>, slot: u16) -> Option<Lease> {
         let mut transport = self.lock();
-        if !matches!(transport.state, State::Open) || !transport.table.lease(slot) {
+        if transport.state != State::Open || !transport.table.lease(slot) {
             return None;
         }
         drop(transport);
@@ -193,16 +207,16 @@ impl Lane {
     }
 
     /// Publishes a request whose slot is filled, and takes in what has been answered meanwhile.
+    /// Gives it back if the worker has ended.
     pub(super) fn publish(
         self: &Arc<Self>,
         slot: u16,
         request: &RequestDescriptor,
         published: Published,
-    ) -> Result<(), (RequestError, Published)> {
+    ) -> Result<(), Published> {
         let mut transport = self.lock();
-        if let State::Closed(why) = &transport.state {
-            let why = why.clone();
-            return Err((why, published));
+        if transport.state != State::Open {
+            return Err(published);
         }
         let ticket = Ticket { request: request.request };
         transport.table.publish(slot, ticket, published, MonotonicNanos::now());
@@ -288,39 +302,46 @@ impl Lane {
         more
     }
 
-    /// Ends the lane: what has been answered is taken in, all else gets `why`, nothing more is
-    /// accepted. Repeating it does nothing.
-    pub fn close(self: &Arc<Self>, why: &RequestError) {
+    /// The worker has closed its end: nobody gets a slot of it any more. Its exit follows; if it does
+    /// not, [`Lane::activity`] tells.
+    pub(super) fn retire(&self) {
+        let mut transport = self.lock();
+        if transport.state == State::Open {
+            transport.state = State::Retired { since: MonotonicNanos::now() };
+        }
+    }
+
+    /// Takes in what has been answered, and takes back all else. Nothing more is accepted.
+    pub(super) fn shut(self: &Arc<Self>) -> Vec<Taken<Published>> {
         let mut transport = self.lock();
         let harvest = self.drain_locked(&mut transport);
-        if matches!(transport.state, State::Open) {
-            transport.state = State::Closed(why.clone());
-        }
-        let failed = transport.table.take_published();
+        transport.state = State::Closed;
+        let taken = transport.table.take_published();
         transport.objects.clear();
         self.published.store(0, Ordering::Release);
         drop(transport);
         self.deliver(harvest);
-        for Published { reply, bytes } in failed {
-            let slot = slot_of(&bytes);
-            drop(bytes);
-            self.give_back(slot);
-            // The waiter may have gone; then nobody has to be told.
-            let _nobody = reply.send(Err(why.clone()));
-        }
+        taken
     }
 
     /// What happened since the last call.
     pub fn activity(&self) -> Activity {
         let mut transport = self.lock();
         let stalled_since = transport.table.stalled_since();
+        if let State::Retired { since } = transport.state
+            && MonotonicNanos::now().since(since) > LAST_MOMENTS
+        {
+            transport.activity.violation = Some(Violation::Closed);
+        }
         Activity { stalled_since, ..std::mem::take(&mut transport.activity) }
     }
 
-    /// Reports what a reply's reader found in the worker's memory.
-    pub(super) fn violated(self: &Arc<Self>, violation: Violation) {
-        self.close(&broken(&violation));
-        self.lock().activity.violation = Some(violation);
+    /// Believes the worker nothing more, and reports it: what is in flight is the owner's to close.
+    pub(super) fn violated(&self, violation: Violation) {
+        let mut transport = self.lock();
+        transport.state = State::Closed;
+        transport.activity.violation = Some(violation);
+        drop(transport);
         self.tell(LaneEvent::Violation(violation));
     }
 
@@ -336,12 +357,12 @@ impl Lane {
 
     fn drain_locked(&self, transport: &mut Transport) -> Harvest {
         let mut harvest = Harvest::default();
-        while matches!(transport.state, State::Open) {
+        while transport.state != State::Closed {
             match self.next_answer(transport, &mut harvest) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(violation) => {
-                    transport.state = State::Closed(broken(&violation));
+                    transport.state = State::Closed;
                     harvest.violation = Some(violation);
                 }
             }
@@ -448,14 +469,14 @@ impl Lane {
     }
 
     fn deliver(self: &Arc<Self>, harvest: Harvest) {
-        for (Published { reply, bytes }, descriptor, object) in harvest.answers {
-            let completed = Completed::new(Arc::clone(self), bytes, descriptor, object);
+        for (Published { reply, filled, .. }, descriptor, object) in harvest.answers {
+            let completed = Completed::new(Arc::clone(self), filled, descriptor, object);
             // If the waiter has gone, the answer is dropped here and gives back its slot.
             let _nobody = reply.send(Ok(completed));
         }
-        for Published { bytes, reply: _ } in harvest.freed {
-            let slot = slot_of(&bytes);
-            drop(bytes);
+        for Published { filled, .. } in harvest.freed {
+            let slot = slot_of(&filled.bytes);
+            drop(filled);
             self.give_back(slot);
         }
         if let Some(violation) = harvest.violation {
@@ -472,6 +493,9 @@ impl Harvest {
     }
 }
 
+/// How long a process may take to end after its sockets were closed.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
+
 /// How often a full budget of packets is read to find an object that must be there.
 const QUEUED_WAKES: usize = 16;
 
@@ -485,11 +509,6 @@ pub(super) enum More {
 
 pub(super) fn slot_of(bytes: &SlotBytes) -> u16 {
     u16::try_from(bytes.slot()).expect("at most MAX_SLOTS")
-}
-
-fn broken(violation: &Violation) -> RequestError {
-    let message = format!("the worker broke the protocol and was ended: {violation}");
-    RequestError::new(crate::request::What::WorkerDied, message)
 }
 
 /// Checks an object that came with outputs.

@@ -20,7 +20,7 @@ use super::{
     Token,
 };
 use crate::health::{Observation, Reason, Verdict};
-use crate::lane::LaneEvent;
+use crate::lane::{Ending, LaneEvent};
 use crate::request::{RequestError, What};
 use crate::schedule::SlotQueue;
 
@@ -169,7 +169,7 @@ impl Driver {
                 }
                 self.log_route("route withdrawn");
             }
-            Effect::FailInFlight { .. } => self.fail_in_flight(),
+            Effect::FailInFlight { cause, .. } => self.fail_in_flight(&cause),
             Effect::Signal { .. } => {
                 let patience = self.patience();
                 if let Some(worker) = &mut self.worker {
@@ -264,13 +264,15 @@ impl Driver {
         );
     }
 
-    fn fail_in_flight(&mut self) {
+    fn fail_in_flight(&mut self, cause: &StopCause) {
         if let Some(worker) = &self.worker {
             let message = format!(
                 "the worker of model '{}' ended while it had the request",
                 self.spec.id.model
             );
-            worker.lane.close(&RequestError::new(What::WorkerDied, message));
+            let why = RequestError::new(What::WorkerDied, message);
+            // The watchlist has them by now, and has logged them.
+            let _blamed = worker.lane.close(ending(cause), &why);
         }
     }
 
@@ -442,6 +444,19 @@ impl Driver {
         });
         if new {
             changed.notify_one();
+        }
+    }
+}
+
+/// Whether what is in flight may be why a worker ends.
+fn ending(cause: &StopCause) -> Ending {
+    match cause {
+        StopCause::Unasked | StopCause::Unhealthy(Reason::Violation(_) | Reason::Flood { .. }) => {
+            Ending::Crashed
+        }
+        StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
+        StopCause::Unwanted | StopCause::LoadTimeout | StopCause::LoadFailed { .. } => {
+            Ending::Intended
         }
     }
 }

@@ -37,9 +37,11 @@ pub enum Effect {
     WithdrawRoute {
         generation: Generation,
     },
-    /// Answer with an error whatever is still in flight, and accept nothing more.
+    /// Hand back whatever is still in flight, and accept nothing more. Whether that may be why the
+    /// worker ends follows from `cause`.
     FailInFlight {
         generation: Generation,
+        cause: StopCause,
     },
     /// Ask the process to end: the shutdown command, then TERM to its group.
     Signal {

@@ -17,7 +17,8 @@ use tracing::{info, warn};
 use super::Event;
 use super::instance::{Gone, Kit};
 use super::version::{Settled, Version};
-use crate::config::{Enabled, ModelSettings};
+use crate::config::{Enabled, ModelSettings, PoisonSettings};
+use crate::health::{PoisonPolicy, Watchlist};
 use crate::repository::{ModelFolder, ScanError, Scanner, select};
 use crate::request::{RequestError, What};
 use crate::route::{ModelEntry, Route, Routes, ServingState, VersionEntry};
@@ -53,6 +54,9 @@ pub(super) struct Keeper {
     unloading: Vec<Done>,
     /// Versions that served once and were let go; they stay listed until a load says what there is.
     unloaded: BTreeSet<ModelVersion>,
+    /// What is held against requests, by version. A load anew keeps it: the version is the same, so
+    /// the same requests would end its workers. An unload forgets it.
+    watchlists: BTreeMap<ModelVersion, Arc<Watchlist>>,
 }
 
 /// The versions that one load selected.
@@ -89,6 +93,7 @@ impl Keeper {
             retiring: Vec::new(),
             unloading: Vec::new(),
             unloaded: BTreeSet::new(),
+            watchlists: BTreeMap::new(),
         }
     }
 
@@ -158,7 +163,7 @@ impl Keeper {
     }
 
     /// Reads the folder and makes what its version policy selects.
-    async fn new_set(&self) -> Result<Set, String> {
+    async fn new_set(&mut self) -> Result<Set, String> {
         let (scanner, name) = (self.scanner.clone(), self.name.clone());
         let scan = tokio::task::spawn_blocking(move || scanner.scan_one(&name)).await;
         let folder = scan.map_err(|e| e.to_string())?.map_err(|e: ScanError| e.reason())?;
@@ -168,7 +173,7 @@ impl Keeper {
         self.set_of(&folder)
     }
 
-    fn set_of(&self, folder: &ModelFolder) -> Result<Set, String> {
+    fn set_of(&mut self, folder: &ModelFolder) -> Result<Set, String> {
         let there = folder.versions.iter().map(|found| found.version);
         let selection = select(there, &folder.manifest.version_policy);
         let mut set = Set::default();
@@ -176,12 +181,17 @@ impl Keeper {
             set.failed.insert(version, "the version policy names it and it does not exist".into());
         }
         for version in selection.load {
-            let made = Version::new(folder, version, &self.settings, &self.kit, &self.changed);
+            let known = (version, self.watchlist(version));
+            let made = Version::new(folder, known, &self.settings, &self.kit, &self.changed);
             match made {
                 Ok(made) => drop(set.versions.insert(version, made)),
                 Err(reason) => drop(set.failed.insert(version, reason)),
             }
         }
+        let current = self.current.as_ref().map(|current| &current.versions);
+        self.watchlists.retain(|version, _| {
+            set.versions.contains_key(version) || current.is_some_and(|c| c.contains_key(version))
+        });
         match (set.versions.is_empty(), set.failed.values().next()) {
             (true, Some(reason)) => Err(reason.clone()),
             (true, None) => Err("it has no version folder".to_owned()),
@@ -189,7 +199,14 @@ impl Keeper {
         }
     }
 
+    fn watchlist(&mut self, version: ModelVersion) -> Arc<Watchlist> {
+        let PoisonSettings { after, ttl } = self.settings.worker.poison;
+        let made = || Watchlist::new(self.name.clone(), version, PoisonPolicy { after, ttl });
+        Arc::clone(self.watchlists.entry(version).or_insert_with(|| Arc::new(made())))
+    }
+
     async fn unload(&mut self, done: Done) {
+        self.watchlists.clear();
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
         self.loading.append(&mut self.again);
         self.answer_loads(Err(stopped));

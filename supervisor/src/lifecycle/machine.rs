@@ -327,9 +327,9 @@ impl Machine {
         let class = (cause == StopCause::Unasked).then_some(exit.class);
         let crash = Crash { healthy_for, exit: class };
         let (generation, during) = (worker.generation, self.state.name());
+        let mut effects = self.farewell(&cause);
         let record = ExitRecord { generation, during, cause, exit, healthy_for };
         let last = record.summary();
-        let mut effects = self.farewell();
         effects.push(Effect::ReleaseQuota { ticket: worker.ticket });
         effects.push(Effect::Record(Record::Exited(record)));
         match then {
@@ -403,7 +403,7 @@ impl Machine {
     ) -> Outcome {
         let Some(Leaving { worker, healthy_for, .. }) = self.leaving(now) else { return UNLISTED };
         let generation = worker.generation;
-        let mut effects = self.farewell();
+        let mut effects = self.farewell(&cause);
         let (signal, after) = match force {
             Force::Asked => (Effect::Signal { generation }, self.policy.stop_grace),
             Force::Killed => (Effect::KillGroup { generation }, self.policy.kill_repeat),
@@ -415,14 +415,17 @@ impl Machine {
     }
 
     /// What must come before this state's process is signalled or forgotten.
-    fn farewell(&self) -> Effects {
+    fn farewell(&self, cause: &StopCause) -> Effects {
+        let fail = |generation: Generation| {
+            let cause = cause.clone();
+            Effect::FailInFlight { generation, cause }
+        };
         match &self.state {
-            State::Ready { worker: Worker { generation, .. }, .. } => vec![
-                Effect::WithdrawRoute { generation: *generation },
-                Effect::FailInFlight { generation: *generation },
-            ],
+            State::Ready { worker: Worker { generation, .. }, .. } => {
+                vec![Effect::WithdrawRoute { generation: *generation }, fail(*generation)]
+            }
             State::Draining { worker: Worker { generation, .. }, .. } => {
-                vec![Effect::FailInFlight { generation: *generation }]
+                vec![fail(*generation)]
             }
             State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => Effects::new(),
             State::Stopping(_) | State::Backoff { .. } | State::Quarantined(_) => Effects::new(),

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::instance::{Gone, Instance, InstanceSpec, InstanceView, Kit};
 use super::{Availability, Backoff, Event, Policy, RestartPolicy};
 use crate::config::{self, ModelSettings, WorkerSettings};
-use crate::health::HealthPolicy;
+use crate::health::{HealthPolicy, Watchlist};
 use crate::process::{LogLimits, Start};
 use crate::repository::{EngineKind, Geometry, InstanceKind, Manifest, ModelFolder, Seat, View};
 use crate::request::{RequestError, What};
@@ -62,10 +62,11 @@ pub(super) enum Settled {
 }
 
 impl Version {
-    /// Makes the instances; nothing is wanted yet.
+    /// Makes the instances; nothing is wanted yet. `watchlist` is what is held against requests of
+    /// this version, from when it was loaded before.
     pub(super) fn new(
         folder: &ModelFolder,
-        version: ModelVersion,
+        (version, watchlist): (ModelVersion, Arc<Watchlist>),
         settings: &ModelSettings,
         kit: &Kit,
         changed: &Arc<Notify>,
@@ -75,7 +76,8 @@ impl Version {
         if let Some(problem) = &found.problem {
             return Err(problem.to_string());
         }
-        let queue = SlotQueue::new(usize::try_from(settings.worker.queue).unwrap_or(usize::MAX));
+        let waiting = usize::try_from(settings.worker.queue).unwrap_or(usize::MAX);
+        let queue = SlotQueue::new(waiting, watchlist);
         let seats = manifest.seats(settings.worker.instances);
         let start = |(index, seat): (u16, &Seat)| {
             let id = InstanceId { model: folder.name.clone(), version, index };

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::driver::Patience;
 use super::instance::{InstanceSpec, Kit};
 use super::{ExitClass, ExitReport};
+use crate::health::Incarnation;
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
 use crate::process::{Child, Exit, Session, Speaker, Tail, WorkerCommand, output};
@@ -69,10 +70,11 @@ impl Worker {
         let (lane_sender, lane_events) = mpsc::channel(LANE_EVENTS);
         let lane = Lane::new(LaneParts {
             geometry: spec.geometry,
-            generation: id.generation,
+            worker: Incarnation { instance: id.instance.index, generation: id.generation },
             socket: ours,
             bells: Arc::clone(&kit.bells),
             free: Arc::new(seat),
+            watchlist: Arc::clone(queue.watchlist()),
             events: lane_sender,
         });
         let lane = lane.map_err(|e| failed(format!("shared memory: {e}")))?;

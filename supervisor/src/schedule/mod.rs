@@ -6,4 +6,5 @@
 pub mod pool;
 pub mod queue;
 
+pub use pool::{Claim, Coming, Company};
 pub use queue::{Seat, SlotQueue};

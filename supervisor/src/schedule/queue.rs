@@ -1,16 +1,20 @@
 //! Waiting for a slot of any worker of one model version.
 //!
 //! Owns the lanes that are in service and who waits for them; the order is [`super::pool`]'s.
-//! Requests wait here across a worker's crash: they were never published, so the next generation
-//! can have them. Nothing waits longer than its deadline.
+//! Requests wait here across a worker's crash: the next generation can have them. Those that were
+//! never published wait for any slot, those that were for a lane of their own. Nothing waits longer
+//! than its deadline, and a waiter whose turn came on a lane that has ended keeps its place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::pool::{Acquired, Cancelled, Grant, LaneId, Pool, Released, SlotRef, WaiterId};
+use super::pool::{
+    Acquired, Cancelled, Claim, Grant, LaneId, Left, Pool, Released, SlotRef, WaiterId,
+};
+use crate::health::Watchlist;
 use crate::lane::{Lane, Lease, SlotSink};
 use crate::request::{RequestError, What};
 
@@ -20,6 +24,8 @@ pub struct SlotQueue {
     inner: Mutex<Inner>,
     /// Notified when the last waiter has left.
     empty: Notify,
+    /// Here because both planes have the queue: the one tells it of crashes, the other asks it.
+    watchlist: Arc<Watchlist>,
 }
 
 #[derive(Debug)]
@@ -33,8 +39,8 @@ struct Inner {
 }
 
 impl SlotQueue {
-    /// At most `limit` requests may wait at a time.
-    pub fn new(limit: usize) -> Arc<Self> {
+    /// At most `limit` new requests may wait at a time.
+    pub fn new(limit: usize, watchlist: Arc<Watchlist>) -> Arc<Self> {
         let inner = Inner {
             pool: Pool::new(limit),
             lanes: HashMap::new(),
@@ -42,7 +48,12 @@ impl SlotQueue {
             next_lane: 0,
             closed: None,
         };
-        Arc::new(Self { inner: Mutex::new(inner), empty: Notify::new() })
+        Arc::new(Self { inner: Mutex::new(inner), empty: Notify::new(), watchlist })
+    }
+
+    /// What is held against requests of this version.
+    pub fn watchlist(&self) -> &Arc<Watchlist> {
+        &self.watchlist
     }
 
     /// A place for a lane that is being built, and what that lane must tell its freed slots to.
@@ -59,10 +70,7 @@ impl SlotQueue {
         let grants = inner.pool.join(id, lane.slots()).unwrap_or_default();
         inner.lanes.insert(id, Arc::clone(lane));
         inner.closed = None;
-        let mut served = Vec::new();
-        for grant in grants {
-            inner.serve(grant, &mut served);
-        }
+        let served = inner.serve(grants);
         drop(inner);
         Served::deliver(served);
     }
@@ -70,9 +78,11 @@ impl SlotQueue {
     /// Takes a lane out of service; what is in flight on it goes on.
     pub fn leave(&self, id: LaneId) {
         let mut inner = self.lock();
-        // How many slots were in use is the lane's own business (`Lane::idle`).
-        let _in_use = inner.pool.leave(id);
+        let grants = inner.leave(id);
+        let served = inner.serve(grants);
         inner.lanes.remove(&id);
+        drop(inner);
+        Served::deliver(served);
     }
 
     /// Waits until nobody waits for a slot.
@@ -91,52 +101,110 @@ impl SlotQueue {
         let mut inner = self.lock();
         inner.closed = Some(why.clone());
         let waiting: Vec<_> = inner.waiting.drain().collect();
+        let mut served = Vec::new();
         for (id, _) in &waiting {
-            let _was_waiting = inner.pool.cancel(*id);
+            if let Cancelled::Removed(grants) = inner.pool.cancel(*id) {
+                // For others who are about to be cancelled: nobody takes these, so they go back.
+                served.extend(inner.serve(grants));
+            }
         }
         drop(inner);
+        Served::deliver(served);
         for (_, reply) in waiting {
             let _nobody = reply.send(Turn::Closed(why.clone()));
         }
     }
 
     /// A slot, at once or when one is free, at most until `deadline`.
-    pub async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, RequestError> {
-        loop {
-            let (waiter, reply) = match self.try_acquire()? {
-                Attempt::Leased(lease) => return Ok(lease),
-                Attempt::Waiting(waiter, reply) => (waiter, reply),
-            };
-            let mut waiting = Waiting { queue: self, waiter, reply };
-            match timeout_at(deadline, &mut waiting.reply).await {
-                Ok(Ok(Turn::Lease(lease))) => return Ok(lease),
-                Ok(Ok(Turn::Closed(why))) => return Err(why),
-                // It was this request's turn, but for a slot of a worker that has just ended.
-                Ok(Ok(Turn::Again) | Err(_)) => {}
-                Err(_) => {
-                    let message = "Request timeout expired";
-                    return Err(RequestError::new(What::QueueTimeout, message));
-                }
+    pub async fn acquire(
+        self: &Arc<Self>,
+        claim: Claim,
+        deadline: Instant,
+    ) -> Result<Lease, RequestError> {
+        let (waiter, reply) = match self.try_acquire(claim)? {
+            Attempt::Leased(lease) => return Ok(lease),
+            Attempt::Waiting(waiter, reply) => (waiter, reply),
+        };
+        let mut waiting = Waiting { queue: self, waiter, reply };
+        match timeout_at(deadline, &mut waiting.reply).await {
+            Ok(Ok(Turn::Lease(lease))) => Ok(lease),
+            Ok(Ok(Turn::Closed(why))) => Err(why),
+            // The sender is dropped after it has sent, or with the queue, which this holds.
+            Ok(Err(_)) | Err(_) => {
+                Err(RequestError::new(What::QueueTimeout, "Request timeout expired"))
             }
         }
     }
 
-    fn try_acquire(&self) -> Result<Attempt, RequestError> {
+    fn try_acquire(&self, claim: Claim) -> Result<Attempt, RequestError> {
+        let mut served = Vec::new();
         let mut inner = self.lock();
-        if let Some(why) = &inner.closed {
+        let attempt = inner.try_acquire(claim, &mut served);
+        drop(inner);
+        Served::deliver(served);
+        attempt
+    }
+
+    fn freed(&self, slot: SlotRef) {
+        let mut inner = self.lock();
+        let served = match inner.pool.release(slot) {
+            Released::Handed(grant) => match inner.serve_one(grant) {
+                Ok(served) => {
+                    drop(inner);
+                    return served.tell();
+                }
+                Err(grants) => inner.serve(grants),
+            },
+            Released::Settled(grants) => inner.serve(grants),
+            Released::Free | Released::LaneGone | Released::NotHeld => Vec::new(),
+        };
+        drop(inner);
+        Served::deliver(served);
+    }
+
+    fn cancel(&self, waiter: WaiterId) {
+        let mut inner = self.lock();
+        inner.waiting.remove(&waiter);
+        let served = match inner.pool.cancel(waiter) {
+            Cancelled::Removed(grants) => inner.serve(grants),
+            // It was served: the lease is in the channel, and goes back when that is dropped.
+            Cancelled::NotWaiting => Vec::new(),
+        };
+        if inner.waiting.is_empty() {
+            self.empty.notify_waiters();
+        }
+        drop(inner);
+        Served::deliver(served);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every method leaves the state whole before anything that could panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn try_acquire(
+        &mut self,
+        claim: Claim,
+        served: &mut Vec<Served>,
+    ) -> Result<Attempt, RequestError> {
+        if let Some(why) = &self.closed {
             return Err(why.clone());
         }
         loop {
-            match inner.pool.acquire() {
+            match self.pool.acquire(claim) {
                 Acquired::Granted(slot) => {
-                    if let Some(lease) = inner.lease(slot) {
+                    if let Some(lease) = self.lease(slot) {
                         return Ok(Attempt::Leased(lease));
                     }
-                    // The lane has ended and is about to leave; its slot stays taken until then.
+                    // The lane has ended, and its owner is about to take it out of service.
+                    let grants = self.leave(slot.lane);
+                    served.extend(self.serve(grants));
                 }
                 Acquired::Queued(waiter) => {
                     let (sender, reply) = oneshot::channel();
-                    inner.waiting.insert(waiter, sender);
+                    self.waiting.insert(waiter, sender);
                     return Ok(Attempt::Waiting(waiter, reply));
                 }
                 Acquired::Full { limit } => {
@@ -148,45 +216,40 @@ impl SlotQueue {
         }
     }
 
-    fn freed(&self, slot: SlotRef) {
-        let mut inner = self.lock();
-        let mut served = Vec::new();
-        match inner.pool.release(slot) {
-            Released::Handed(grant) => inner.serve(grant, &mut served),
-            Released::Free | Released::LaneGone | Released::NotHeld => {}
-        }
-        drop(inner);
-        Served::deliver(served);
-    }
-
-    fn cancel(&self, waiter: WaiterId) {
-        let mut inner = self.lock();
-        inner.waiting.remove(&waiter);
-        match inner.pool.cancel(waiter) {
-            Cancelled::Removed => {}
-            // It was served: the lease is in the channel, and goes back when that is dropped.
-            Cancelled::NotWaiting => {}
-        }
-        if inner.waiting.is_empty() {
-            self.empty.notify_waiters();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every method leaves the state whole before anything that could panic.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
     fn lease(&self, slot: SlotRef) -> Option<Lease> {
         self.lanes.get(&slot.lane)?.lease(slot.slot)
     }
 
-    fn serve(&mut self, grant: Grant, served: &mut Vec<Served>) {
-        let Some(reply) = self.waiting.remove(&grant.waiter) else { return };
-        let turn = self.lease(grant.slot).map_or(Turn::Again, Turn::Lease);
-        served.push(Served { reply, turn });
+    fn leave(&mut self, lane: LaneId) -> Vec<Grant> {
+        match self.pool.leave(lane) {
+            // How many slots were in use is the lane's own business (`Lane::idle`).
+            Left::Gone { grants, in_use: _ } => grants,
+            Left::NotThere => Vec::new(),
+        }
+    }
+
+    fn serve(&mut self, grants: Vec<Grant>) -> Vec<Served> {
+        let mut served = Vec::with_capacity(grants.len());
+        let mut grants = VecDeque::from(grants);
+        while let Some(grant) = grants.pop_front() {
+            match self.serve_one(grant) {
+                Ok(one) => served.push(one),
+                Err(others) => grants.extend(others),
+            }
+        }
+        served
+    }
+
+    /// Turns a grant into a turn. If its lane has ended, that leaves, and these are served instead.
+    fn serve_one(&mut self, grant: Grant) -> Result<Served, Vec<Grant>> {
+        match self.lease(grant.slot) {
+            Some(lease) => {
+                // If it has gone, dropping the lease after the lock gives the slot to another.
+                let reply = self.waiting.remove(&grant.waiter);
+                Ok(Served { reply, turn: Turn::Lease(lease) })
+            }
+            None => Err(self.pool.refuse(grant)),
+        }
     }
 }
 
@@ -194,7 +257,6 @@ impl Inner {
 #[derive(Debug)]
 enum Turn {
     Lease(Lease),
-    Again,
     Closed(RequestError),
 }
 
@@ -202,15 +264,18 @@ enum Turn {
 /// the lease comes back to this queue.
 #[derive(Debug)]
 struct Served {
-    reply: oneshot::Sender<Turn>,
+    reply: Option<oneshot::Sender<Turn>>,
     turn: Turn,
 }
 
 impl Served {
     fn deliver(served: Vec<Self>) {
-        for Self { reply, turn } in served {
-            let _nobody = reply.send(turn);
-        }
+        served.into_iter().for_each(Self::tell);
+    }
+
+    fn tell(self) {
+        let Self { reply, turn } = self;
+        let _nobody = reply.map(|reply| reply.send(turn));
     }
 }
 

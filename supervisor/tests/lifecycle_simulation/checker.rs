@@ -48,7 +48,7 @@ impl Checker {
             Effect::Spawn { generation } => self.spawned(*generation, state),
             Effect::PublishRoute { generation } => self.published(*generation, state),
             Effect::WithdrawRoute { generation } => self.withdrawn(*generation),
-            Effect::FailInFlight { generation } => self.in_flight_failed(*generation),
+            Effect::FailInFlight { generation, .. } => self.in_flight_failed(*generation),
             Effect::Signal { .. } | Effect::KillGroup { .. } => self.signalled(effect),
             Effect::ReleaseQuota { ticket } => self.released(*ticket),
             Effect::ReserveQuota { .. } | Effect::ArmTimer { .. } | Effect::Record(_) => Ok(()),

@@ -89,6 +89,7 @@ fn readiness(ready: Result<bool, RequestError>) -> Result<Answer, RequestError> 
         | What::QueueTimeout
         | What::Deadline
         | What::WorkerDied
+        | What::Poison
         | What::Model
         | What::OutOfMemory
         | What::ShuttingDown

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::decode::{BodyReader, Coding, Gate, JSON_LENGTH, body_kind, receive};
 use super::encode::{Echo, Encoded, compress, encode, name_of, negotiate};
 use super::endpoint::Target;
-use super::heavy::heavy;
 use super::respond::{self, Answer};
 use super::settings::HttpDeps;
 use crate::admission::{Admitted, admit};
+use crate::heavy::heavy;
 use crate::request::{InferHead, RequestError, What};
 use crate::route::{Route, Routes};
 

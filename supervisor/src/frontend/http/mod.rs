@@ -13,7 +13,6 @@ mod control;
 mod decode;
 mod encode;
 mod endpoint;
-mod heavy;
 mod infer;
 mod respond;
 mod server;

@@ -13,6 +13,7 @@ pub(super) fn status_of(what: What) -> StatusCode {
         What::NotReady | What::QueueFull | What::QueueTimeout | What::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        What::Poison => StatusCode::UNPROCESSABLE_ENTITY,
         What::Deadline => StatusCode::GATEWAY_TIMEOUT,
         What::OutOfMemory => StatusCode::INSUFFICIENT_STORAGE,
         What::WorkerDied | What::Model | What::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -33,6 +34,7 @@ pub(super) fn retry_after(what: What) -> Option<&'static str> {
         | What::Unsupported
         | What::Deadline
         | What::WorkerDied
+        | What::Poison
         | What::Model
         | What::OutOfMemory
         | What::Forbidden
@@ -62,6 +64,7 @@ pub(super) fn after(what: What) -> After {
         | What::QueueTimeout
         | What::Deadline
         | What::WorkerDied
+        | What::Poison
         | What::Model
         | What::OutOfMemory
         | What::Forbidden
@@ -89,6 +92,7 @@ mod tests {
             (What::QueueTimeout, 503),
             (What::Deadline, 504),
             (What::WorkerDied, 500),
+            (What::Poison, 422),
             (What::Model, 500),
             (What::OutOfMemory, 507),
             (What::ShuttingDown, 503),

@@ -5,15 +5,17 @@ use std::time::Duration;
 use proto::inference::rest::{InferInput, ParameterValue, Parameters};
 
 use super::plan::{Form, Source};
-use crate::request::{RequestError, What};
+use crate::request::{Repeat, RequestError, What};
 
 pub(super) struct RequestParameters {
     pub(super) timeout: Option<Duration>,
     pub(super) default_form: Form,
+    pub(super) repeat: Repeat,
 }
 
 pub(super) fn of_request(parameters: &Parameters<'_>) -> Result<RequestParameters, RequestError> {
-    let mut found = RequestParameters { timeout: None, default_form: Form::Json };
+    let mut found =
+        RequestParameters { timeout: None, default_form: Form::Json, repeat: Repeat::Allowed };
     for (name, value) in parameters.iter() {
         match (name, value) {
             ("timeout", ParameterValue::Uint(0)) => {}
@@ -25,6 +27,9 @@ pub(super) fn of_request(parameters: &Parameters<'_>) -> Result<RequestParameter
                 found.default_form = Form::from_binary(binary);
             }
             ("binary_data_output", _) => return Err(mistyped(name, "a boolean")),
+            ("retry", ParameterValue::Bool(true)) => found.repeat = Repeat::Allowed,
+            ("retry", ParameterValue::Bool(false)) => found.repeat = Repeat::Forbidden,
+            ("retry", _) => return Err(mistyped(name, "a boolean")),
             ("sequence_id", ParameterValue::Uint(0)) => {}
             ("sequence_id", ParameterValue::Text(id)) if id.is_empty() => {}
             ("sequence_id", _) => return Err(unsupported("sequences of requests are not")),
@@ -95,11 +100,15 @@ mod tests {
         let found = request(r#"{"timeout":1500,"binary_data_output":true,"x":1}"#).unwrap();
         assert_eq!(found.timeout, Some(Duration::from_micros(1500)));
         assert_eq!(found.default_form, Form::Binary);
+        assert_eq!(found.repeat, Repeat::Allowed);
         assert_eq!(request(r#"{"timeout":0,"sequence_id":0}"#).unwrap().timeout, None);
+        assert_eq!(request(r#"{"retry":true}"#).unwrap().repeat, Repeat::Allowed);
+        assert_eq!(request(r#"{"retry":false}"#).unwrap().repeat, Repeat::Forbidden);
         let table = [
             (r#"{"timeout":-1}"#, What::Invalid),
             (r#"{"timeout":"1s"}"#, What::Invalid),
             (r#"{"binary_data_output":1}"#, What::Invalid),
+            (r#"{"retry":0}"#, What::Invalid),
             (r#"{"triton_anything":1}"#, What::Invalid),
             (r#"{"sequence_id":"a"}"#, What::Unsupported),
         ];

@@ -103,6 +103,7 @@ pub(super) fn parse(json: &[u8], max_depth: usize) -> Result<Plan<'_>, RequestEr
             inputs,
             outputs: output_names(request.outputs),
             timeout: asked.timeout,
+            repeat: asked.repeat,
         },
         sources,
         wanted: Wanted { default: asked.default_form, named },

@@ -3,7 +3,7 @@
 use shared::tensor::{DataType, Shape, TensorSpec};
 
 use super::plan::{Form, Plan, Source, Wanted};
-use crate::request::{InferHead, InputDecl, RequestError};
+use crate::request::{InferHead, InputDecl, Repeat, RequestError};
 use shared::elements::LENGTH_BYTES;
 
 /// `length` is the body's. The model must say enough for the shape to follow from it.
@@ -26,6 +26,7 @@ pub(super) fn plan(inputs: &[TensorSpec], length: usize) -> Result<Plan<'static>
             inputs: vec![InputDecl { name: input.name.clone(), dtype, shape, len }],
             outputs: None,
             timeout: None,
+            repeat: Repeat::Allowed,
         },
         sources: vec![source],
         wanted: Wanted { default: Form::Binary, named: Vec::new() },

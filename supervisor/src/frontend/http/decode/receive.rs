@@ -16,7 +16,7 @@ use super::plan::{Plan, Source, Wanted};
 use super::scatter::{Scatter, Segment, Verdict, check_total};
 use super::seam::{Gate, Slot};
 use super::{plan, raw};
-use crate::frontend::http::heavy::heavy;
+use crate::heavy::heavy;
 use crate::request::{InferHead, RequestError, What};
 
 /// Up to here a body is read before it gets a slot: most come with their head anyway, and one more

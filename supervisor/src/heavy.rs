@@ -6,7 +6,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 const HEAVY_BYTES: usize = 256 << 10;
 
 /// Runs `work`, which goes over so many bytes. Other tasks of this thread move away if it is much.
-pub(super) fn heavy<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
+pub(crate) fn heavy<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     let runtime = if bytes < HEAVY_BYTES { None } else { Handle::try_current().ok() };
     match runtime.map(|runtime| runtime.runtime_flavor()) {
         Some(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
