@@ -11,6 +11,7 @@ use shared::ring::layout::{Place, ResponseDescriptor, Status};
 use shared::ring::producer::SlotBytes;
 use shared::ring::table::Violation;
 use shared::tensor::{DataType, TensorDesc};
+use shared::text::clean_lines;
 
 use super::transport::{Lane, accept, slot_of};
 use crate::request::{ReplyTensor, RequestError, What};
@@ -105,9 +106,7 @@ impl Completed {
         }
         let mut bytes = Vec::new();
         self.lane.responses.append(u32::from(self.slot), 0, len, &mut bytes);
-        let text = String::from_utf8_lossy(&bytes);
-        let harmless = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
-        Ok(text.chars().map(harmless).collect())
+        Ok(clean_lines(&String::from_utf8_lossy(&bytes), MAX_ERROR_BYTES))
     }
 
     fn outputs(

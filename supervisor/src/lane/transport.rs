@@ -82,6 +82,8 @@ pub struct Lane {
     published: AtomicUsize,
     /// Slots that anybody holds.
     busy: AtomicUsize,
+    /// Requests that the worker had and did not answer before the lane was closed.
+    unanswered: AtomicUsize,
     idle: Notify,
 }
 
@@ -146,6 +148,7 @@ impl Lane {
             events: parts.events,
             published: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
             idle: Notify::new(),
         }))
     }
@@ -299,6 +302,7 @@ impl Lane {
         let failed = transport.table.take_published();
         transport.objects.clear();
         self.published.store(0, Ordering::Release);
+        self.unanswered.fetch_add(failed.len(), Ordering::Relaxed);
         drop(transport);
         self.deliver(harvest);
         for Published { reply, bytes } in failed {
@@ -308,6 +312,11 @@ impl Lane {
             // The waiter may have gone; then nobody has to be told.
             let _nobody = reply.send(Err(why.clone()));
         }
+    }
+
+    /// Requests that the worker had and did not answer before the lane was closed.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// What happened since the last call.

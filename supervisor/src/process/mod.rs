@@ -18,4 +18,4 @@ pub use child::{Child, Exit};
 pub use command::WorkerCommand;
 pub use output::{LogLimits, Tail};
 pub use session::{HandshakeError, Session};
-pub use spawner::Spawner;
+pub use spawner::{SpawnError, Spawner};

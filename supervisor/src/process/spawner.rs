@@ -4,6 +4,7 @@
 //! thread that lives as long as the supervisor does.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc;
 
 use tokio::runtime::Handle;
@@ -21,7 +22,15 @@ pub struct Spawner {
 #[derive(Debug)]
 struct Job {
     command: WorkerCommand,
-    started: oneshot::Sender<io::Result<Child>>,
+    started: oneshot::Sender<Result<Child, SpawnError>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("the spawner thread has ended")]
+    Ended,
+    #[error("cannot start {}", binary.display())]
+    Start { binary: PathBuf, source: io::Error },
 }
 
 impl Spawner {
@@ -39,17 +48,15 @@ impl Spawner {
         Ok(Self { jobs })
     }
 
-    pub async fn spawn(&self, command: WorkerCommand) -> io::Result<Child> {
+    pub async fn spawn(&self, command: WorkerCommand) -> Result<Child, SpawnError> {
         let (started, child) = oneshot::channel();
-        let ended = || io::Error::other("the spawner thread has ended");
-        self.jobs.send(Job { command, started }).map_err(|_| ended())?;
-        child.await.map_err(|_| ended())?
+        self.jobs.send(Job { command, started }).map_err(|_| SpawnError::Ended)?;
+        child.await.map_err(|_| SpawnError::Ended)?
     }
 }
 
-fn start(command: WorkerCommand) -> io::Result<Child> {
+fn start(command: WorkerCommand) -> Result<Child, SpawnError> {
     let binary = command.binary.clone();
-    let started = command.build()?.spawn();
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", binary.display()));
-    Child::new(started.map_err(named)?)
+    let started = command.build().and_then(|mut command| command.spawn()).and_then(Child::new);
+    started.map_err(|source| SpawnError::Start { binary, source })
 }

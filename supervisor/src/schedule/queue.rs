@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +21,8 @@ pub struct SlotQueue {
     inner: Mutex<Inner>,
     /// Notified when the last waiter has left.
     empty: Notify,
+    /// Notified when a request finds no slot.
+    demand: Notify,
 }
 
 #[derive(Debug)]
@@ -28,6 +31,10 @@ struct Inner {
     lanes: HashMap<LaneId, Arc<Lane>>,
     waiting: HashMap<WaiterId, oneshot::Sender<Turn>>,
     next_lane: u64,
+    /// When a request last came or went.
+    used: Instant,
+    /// A request has found no slot since the last lane joined or went to rest.
+    demanded: bool,
     /// Set when no worker will come any more.
     closed: Option<RequestError>,
 }
@@ -40,9 +47,11 @@ impl SlotQueue {
             lanes: HashMap::new(),
             waiting: HashMap::new(),
             next_lane: 0,
+            used: Instant::now(),
+            demanded: false,
             closed: None,
         };
-        Arc::new(Self { inner: Mutex::new(inner), empty: Notify::new() })
+        Arc::new(Self { inner: Mutex::new(inner), empty: Notify::new(), demand: Notify::new() })
     }
 
     /// A place for a lane that is being built, and what that lane must tell its freed slots to.
@@ -59,6 +68,8 @@ impl SlotQueue {
         let grants = inner.pool.join(id, lane.slots()).unwrap_or_default();
         inner.lanes.insert(id, Arc::clone(lane));
         inner.closed = None;
+        inner.used = Instant::now();
+        inner.demanded = false;
         let mut served = Vec::new();
         for grant in grants {
             inner.serve(grant, &mut served);
@@ -73,6 +84,32 @@ impl SlotQueue {
         // How many slots were in use is the lane's own business (`Lane::idle`).
         let _in_use = inner.pool.leave(id);
         inner.lanes.remove(&id);
+    }
+
+    /// Takes the lane out of service if no request has come or gone for `limit`, none waits and none
+    /// has a slot. Looking and acting are one step: a request that comes later waits for the next
+    /// lane, and none is on this one.
+    pub fn rest(&self, id: LaneId, limit: Duration) -> Rest {
+        let mut inner = self.lock();
+        let busy = inner.pool.in_use() > 0 || !inner.waiting.is_empty();
+        if busy || inner.used.elapsed() < limit {
+            return Rest::Refused;
+        }
+        let _nothing_in_use = inner.pool.leave(id);
+        inner.lanes.remove(&id);
+        inner.demanded = false;
+        Rest::Taken
+    }
+
+    /// Waits until a request has found no slot, since the last lane joined or went to rest.
+    pub async fn demand(&self) {
+        loop {
+            let notified = self.demand.notified();
+            if self.lock().demanded {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Waits until nobody waits for a slot.
@@ -126,6 +163,7 @@ impl SlotQueue {
         if let Some(why) = &inner.closed {
             return Err(why.clone());
         }
+        inner.used = Instant::now();
         loop {
             match inner.pool.acquire() {
                 Acquired::Granted(slot) => {
@@ -137,9 +175,11 @@ impl SlotQueue {
                 Acquired::Queued(waiter) => {
                     let (sender, reply) = oneshot::channel();
                     inner.waiting.insert(waiter, sender);
+                    self.demanded(&mut inner);
                     return Ok(Attempt::Waiting(waiter, reply));
                 }
                 Acquired::Full { limit } => {
+                    self.demanded(&mut inner);
                     let message =
                         format!("Exceeds maximum queue size: {limit} requests are waiting");
                     return Err(RequestError::new(What::QueueFull, message));
@@ -148,8 +188,14 @@ impl SlotQueue {
         }
     }
 
+    fn demanded(&self, inner: &mut Inner) {
+        inner.demanded = true;
+        self.demand.notify_waiters();
+    }
+
     fn freed(&self, slot: SlotRef) {
         let mut inner = self.lock();
+        inner.used = Instant::now();
         let mut served = Vec::new();
         match inner.pool.release(slot) {
             Released::Handed(grant) => inner.serve(grant, &mut served),
@@ -188,6 +234,15 @@ impl Inner {
         let turn = self.lease(grant.slot).map_or(Turn::Again, Turn::Lease);
         served.push(Served { reply, turn });
     }
+}
+
+/// Whether a lane went to rest.
+#[must_use = "a lane that was taken out of service has a worker to end"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    Taken,
+    /// Somebody uses the model, or did a moment ago.
+    Refused,
 }
 
 /// What a waiter is told.
