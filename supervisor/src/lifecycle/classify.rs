@@ -96,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::health::Flood;
+    use crate::health::verdict::Flood;
 
     fn any_class() -> impl Strategy<Value = ExitClass> {
         prop_oneof![
