@@ -222,7 +222,9 @@ mod tests {
         assert_eq!(pattern("signal"), Ok(ExitPattern::AnySignal));
         assert_eq!(pattern("code 3"), Ok(ExitPattern::Kind(ExitKind::Code(3))));
         assert!(ExitPattern::AnySignal.matches(ExitKind::Signal(6)));
-        assert!(!segv.matches(ExitKind::Signal(6)) && !ExitPattern::AnyCode.matches(ExitKind::Hang));
+        assert!(
+            !segv.matches(ExitKind::Signal(6)) && !ExitPattern::AnyCode.matches(ExitKind::Hang)
+        );
         for bad in ["", "signal 0", "signal 65", "code 256", "code -1", "segv", "Load_error"] {
             assert_eq!(pattern(bad), Err(UnknownKind), "{bad:?}");
         }

@@ -138,6 +138,7 @@ const PURE: &[&str] = &[
     "supervisor/src/frontend/http/decode/scatter.rs",
     "supervisor/src/frontend/http/status.rs",
     "supervisor/src/health/verdict.rs",
+    "supervisor/src/lane/order.rs",
     "supervisor/src/lane/table.rs",
     "supervisor/src/lifecycle/classify.rs",
     "supervisor/src/lifecycle/effect.rs",

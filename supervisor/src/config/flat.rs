@@ -6,8 +6,8 @@ use shared::id::ModelName;
 
 use super::schema;
 use super::settings::{
-    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, OnOom, RepositoryControl, Required,
-    SlotSize, Start, Startup, Symlinks,
+    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, OnOom, RepositoryControl,
+    Required, SlotSize, Start, Startup, Symlinks,
 };
 use super::value::{show_duration, show_names, show_size};
 

@@ -252,7 +252,6 @@ fn kinds_of_exits_are_read_one_by_one() {
     }
 }
 
-
 #[test]
 fn each_bad_value_names_its_key_and_what_is_expected() {
     for (text, message) in BAD_VALUES {

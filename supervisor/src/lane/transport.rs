@@ -50,7 +50,7 @@ pub struct Activity {
     pub completions: u32,
     pub doorbells: u32,
     pub facts: u32,
-    /// Since when the worker has had work without answering any of it.
+    /// Since when the worker could have been at work on its oldest request.
     pub stalled_since: Option<MonotonicNanos>,
 }
 

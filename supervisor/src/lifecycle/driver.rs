@@ -17,9 +17,7 @@ use tracing::debug;
 use super::history::LastWords;
 use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
 use super::worker::{Report, Worker};
-use super::{
-    Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket, Token,
-};
+use super::{Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket, Token};
 use super::{events_log, facts};
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::LaneEvent;

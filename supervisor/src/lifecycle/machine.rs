@@ -14,8 +14,8 @@ use std::time::Duration;
 use shared::clock::MonotonicNanos;
 use shared::id::Generation;
 
-use super::effect::{Effect, Effects, ExitRecord, Record, StopCause};
 use super::classify::{Phase, classify};
+use super::effect::{Effect, Effects, ExitRecord, Record, StopCause};
 use super::event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};
 use super::restart::{Crash, Jitter, RestartBudget, RestartPolicy, Verdict};
 use super::state::{

@@ -220,7 +220,10 @@ fn a_permanent_load_failure_quarantines_and_a_transient_one_restarts() {
     assert_eq!(names(&story.exit(ExitClass::Code(1))), ["release", "record"]);
     assert_eq!(story.name(), "quarantined");
     let reason = story.machine.status().reason;
-    assert!(reason.starts_with("load_error: the model cannot be loaded: no such file; "), "{reason}");
+    assert!(
+        reason.starts_with("load_error: the model cannot be loaded: no such file; "),
+        "{reason}"
+    );
     assert!(reason.ends_with("(POST /v2/repository/models/NAME/load) clears this"), "{reason}");
 
     let mut story = Story::to_starting();
@@ -244,7 +247,8 @@ fn a_crash_withdraws_fails_releases_and_records_in_this_order() {
     let mut story = Story::to_ready();
     let effects = story.exit(ExitClass::Signal(11));
     assert_eq!(names(&effects), ["withdraw", "fail", "release", "record", "arm"]);
-    let expected = "restarts after 1s (1 of 2 within 60s): SIGSEGV: it was ended by signal 11 (SIGSEGV)";
+    let expected =
+        "restarts after 1s (1 of 2 within 60s): SIGSEGV: it was ended by signal 11 (SIGSEGV)";
     assert_eq!(story.machine.status().reason, expected);
 }
 
@@ -452,7 +456,10 @@ fn what_the_server_lacks_costs_the_model_nothing() {
         let Some(Effect::ArmTimer { after: delay, .. }) = effects.last() else { panic!() };
         assert_eq!(*delay, after * SECOND);
         let reason = story.machine.status().reason;
-        assert!(reason.starts_with(&format!("tries again after {after}s: spawn_failed")), "{reason}");
+        assert!(
+            reason.starts_with(&format!("tries again after {after}s: spawn_failed")),
+            "{reason}"
+        );
         let _reserve = story.fire();
         let ticket = story.ticket();
         let _spawn = story.on(Event::Granted { ticket });

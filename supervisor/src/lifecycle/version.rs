@@ -26,8 +26,9 @@ use crate::schema::{Port, Schema};
 const HANG_GRACE: Duration = Duration::from_secs(1);
 /// How long a killed process may take to go before it is killed again.
 const KILL_REPEAT: Duration = Duration::from_secs(1);
-/// Per quarter of a second, beyond one for each completion.
-const SPARE_DOORBELLS: u32 = 2000;
+/// Per quarter of a second, beyond one for each completion. About half of what `lane::listen` reads
+/// of a flood in that time (64 packets in 10 ms), which is all of it that can be counted.
+const SPARE_DOORBELLS: u32 = 800;
 const FACTS: u32 = 50;
 
 /// A version that is loaded, or on its way up or down.
