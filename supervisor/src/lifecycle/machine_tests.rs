@@ -544,11 +544,8 @@ fn the_end_of_the_server_ends_its_workers_cleanly() {
     let mut story = Story::to_ready();
     let _withdraw = story.on(Event::ServerEnds);
     let effects = story.exit(ExitClass::Code(0));
-    let kind = effects.iter().find_map(|effect| match effect {
-        Effect::Record(Record::Exited(record)) => Some(record.kind),
-        _ => None,
-    });
-    assert_eq!(kind, Some(ExitKind::Clean));
+    let Some(Effect::Record(Record::Exited(record))) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!(record.kind, ExitKind::Clean);
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
