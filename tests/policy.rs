@@ -1,6 +1,8 @@
 //! What an end of a worker is called, and what follows it: restart, quarantine, smaller batches, or
 //! rest while nobody uses the model.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::supervisor::Builder;
@@ -19,6 +21,22 @@ fn patient(name: &str, echo: &Echo) -> Builder {
 /// The newest line about an end of a worker of `model`, of so many.
 fn exit_line(server: &Supervisor, model: &str, number: usize) -> Value {
     server.logs().wait_for_number(number, model, "worker exited").swap_remove(number - 1)
+}
+
+/// The line about the end of this generation.
+fn exit_of(server: &Supervisor, model: &str, generation: u64) -> Value {
+    server.logs().wait_for("the end of a generation", |event| {
+        event["message"] == "worker exited"
+            && event["model"] == model
+            && event["generation"] == generation
+    })
+}
+
+/// Has the worker end in a request, which fails one way or another.
+#[track_caller]
+fn end_in_a_request(server: &Supervisor, command: &str) {
+    let answer = server.infer(&Infer::command("m", command));
+    assert_ne!(answer.status, 200, "{command}: {}", answer.text());
 }
 
 fn idle_after(limit: &str) -> Builder {
@@ -47,13 +65,12 @@ fn an_end_in_a_request_is_called_by_its_kind() {
         ("forge", "violation"),
         ("flood-bell 10000000", "flood"),
     ];
-    for (number, (command, kind)) in (1..).zip(ends) {
-        server.wait_until_ready("m");
-        let answer = server.infer(&Infer::command("m", command));
-        assert!([200, 500, 504].contains(&answer.status), "{command}: {}", answer.text());
-        let line = exit_line(&server, "m", number);
+    for (command, kind) in ends {
+        server.infer(&Infer::echo("m")).assert_status(200);
+        let generation = server.worker("m").generation;
+        let _answered_or_not = server.infer(&Infer::command("m", command));
+        let line = exit_of(&server, "m", generation);
         assert_eq!(line["kind"], kind, "{command}: {line}");
-        assert_eq!(line["generation"], number, "{command}: {line}");
         assert!(line["lived_ms"].as_u64() >= line["healthy_ms"].as_u64(), "{line}");
     }
 }
@@ -61,18 +78,11 @@ fn an_end_in_a_request_is_called_by_its_kind() {
 #[test]
 fn what_was_in_flight_at_the_end_is_counted() {
     let server = patient("m", &Echo::default()).start();
-    let hanging = server.hang("m");
-    let behind = [(); 2].map(|()| server.infer_aside(Infer::echo("m")));
-    // Sent before the crash: two wait in the ring behind the one that hangs.
-    server.worker("m").wait_until_busy();
-    server.worker("m").kill(Signal::SIGKILL);
-    hanging.answer().assert_status(500);
-    let line = exit_line(&server, "m", 1);
-    let in_flight = line["in_flight"].as_u64().unwrap_or_default();
-    assert!((1..=3).contains(&in_flight), "{line}");
-    for answer in behind {
-        assert!([200, 500].contains(&answer.answer().status));
-    }
+    let _not_waited_for = server.hang("m");
+    let worker = server.worker("m");
+    worker.kill(Signal::SIGKILL);
+    let line = exit_of(&server, "m", worker.generation);
+    assert_eq!((&line["kind"], &line["in_flight"]), (&"SIGKILL".into(), &1.into()), "{line}");
 }
 
 #[test]
@@ -125,7 +135,7 @@ fn a_worker_that_nobody_wants_is_retired_and_one_that_ends_with_the_server_is_cl
 #[test]
 fn a_restart_says_in_the_index_what_it_is_for_and_how_many_are_left() {
     let server = Supervisor::with_echo("m").set("restart.backoff.initial", "30s").start();
-    server.infer(&Infer::command("m", "crash segv")).assert_status(500);
+    let _not_waited_for = server.infer_aside(Infer::command("m", "crash segv"));
     let reason = server.wait_for_state("m", "LOADING");
     assert!(reason.contains("(1 of 5 within 60s): SIGSEGV: "), "{reason}");
 }
@@ -135,10 +145,10 @@ fn a_kind_that_is_never_retried_is_quarantined_until_the_model_is_loaded_again()
     let server = patient("m", &Echo::default())
         .set("restart.no_retry_on", r#"["code 9", "SIGABRT"]"#)
         .start();
-    server.infer(&Infer::command("m", "crash segv")).assert_status(500);
+    end_in_a_request(&server, "crash segv");
     server.infer(&Infer::echo("m")).assert_status(200);
     for (command, kind) in [("crash exit 9", "code 9"), ("crash abort", "SIGABRT")] {
-        server.infer(&Infer::command("m", command)).assert_status(500);
+        end_in_a_request(&server, command);
         let reason = server.wait_for_state("m", "UNAVAILABLE");
         assert!(reason.contains(&format!("no_retry_on says for {kind}")), "{reason}");
         server.infer(&Infer::echo("m")).assert_status(404);
@@ -150,7 +160,7 @@ fn a_kind_that_is_never_retried_is_quarantined_until_the_model_is_loaded_again()
 #[test]
 fn memory_that_ran_out_stops_a_model_if_so_configured() {
     let server = patient("m", &Echo::default()).set("models.m.restart.on_oom", "stop").start();
-    server.infer(&Infer::command("m", "crash exit 7")).assert_status(500);
+    end_in_a_request(&server, "crash exit 7");
     let reason = server.wait_for_state("m", "UNAVAILABLE");
     assert!(reason.contains("on_oom") && reason.contains("device_oom"), "{reason}");
     server.infer(&Infer::echo("m")).assert_status(404);
@@ -167,12 +177,17 @@ fn memory_that_ran_out_makes_batches_smaller_if_so_configured() {
     let command = b"\x0c\0\0\0crash exit 7";
     let oom = rows(1).tensor("COMMAND", "BYTES", &[1, 1], command);
     server.infer(&rows(8)).assert_status(200);
-    server.infer(&oom).assert_status(500);
-    server.infer(&rows(4)).assert_status(200);
-    let answer = server.infer(&rows(5));
-    assert!(answer.assert_status(507).error().contains("at most 4"), "{}", answer.text());
+    assert_ne!(server.infer(&oom).status, 200);
+    server.infer(&rows(1)).assert_status(200);
+    // Halved for each worker that the request ended.
+    let ended = server.logs().about("m", "worker exited").len();
+    let most = 8 >> ended;
+    server.infer(&rows(most)).assert_status(200);
+    let answer = server.infer(&rows(most + 1));
+    let cap = format!("batches of at most {most}");
+    assert!(answer.assert_status(507).error().contains(&cap), "{}", answer.text());
     let reason = server.wait_for_state("m", "READY");
-    assert!(reason.contains("batches of at most 4"), "{reason}");
+    assert!(reason.contains(&cap), "{reason}");
     server.client().load("m").assert_status(200);
     server.infer(&rows(8)).assert_status(200);
 }
@@ -245,6 +260,32 @@ fn a_model_at_rest_is_unloaded_and_loaded_as_any_other() {
     server.client().load("m").assert_status(200);
     wait_until_it_rests(&server);
     server.client().load("m").assert_status(200);
+    server.infer(&Infer::echo("m")).assert_status(200);
+}
+
+#[test]
+fn what_the_server_lacks_is_waited_for_and_blamed_on_no_model() {
+    let test = "what_the_server_lacks_is_waited_for_and_blamed_on_no_model";
+    let server = patient("m", &Echo::default()).set("restart.max_restarts", "1").start();
+    let most = |descriptors: u32| {
+        let (pid, limit) = (server.pid().to_string(), format!("--nofile={descriptors}:4096"));
+        Command::new("prlimit").args(["--pid", &pid, &limit]).status()
+    };
+    let mut client = server.client();
+    assert!(client.is_ready("m"), "the connection that is kept");
+    if !most(3).is_ok_and(|status| status.success()) {
+        return tests::skipped(test, "there is no prlimit, or it may not");
+    }
+    server.worker("m").kill(Signal::SIGKILL);
+    wait::until_true("tries that cost nothing", || {
+        server.logs().about("m", "worker exited").len() > 4
+    });
+    let listed = client.index("m").swap_remove(0);
+    assert_eq!(listed.state, "LOADING", "{}", listed.reason);
+    assert!(most(4096).is_ok_and(|status| status.success()));
+    wait::until_true("a worker again", || client.is_ready("m"));
+    let line = exit_line(&server, "m", 2);
+    assert_eq!(line["kind"], "spawn_failed", "{line}");
     server.infer(&Infer::echo("m")).assert_status(200);
 }
 

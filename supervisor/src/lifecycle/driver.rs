@@ -17,7 +17,9 @@ use tracing::debug;
 use super::history::LastWords;
 use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
 use super::worker::{Report, Worker};
-use super::{Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket, Token};
+use super::{
+    Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, State, StopCause, Ticket, Token,
+};
 use super::{events_log, facts};
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::LaneEvent;
@@ -201,23 +203,14 @@ impl Driver {
 
     /// None for a worker that is on its way out because it cannot be talked to.
     fn patience(&self) -> Patience {
-        match self.machine.state() {
-            super::State::Stopping(stopping) => match stopping.cause {
-                StopCause::Unhealthy(_) | StopCause::LoadTimeout => Patience::None,
-                StopCause::Unasked
-                | StopCause::Unwanted
-                | StopCause::Idle
-                | StopCause::ServerEnds
-                | StopCause::LoadFailed { .. } => Patience::Some,
-            },
-            super::State::Unloaded(_)
-            | super::State::Reserving { .. }
-            | super::State::Starting { .. }
-            | super::State::Ready { .. }
-            | super::State::Draining { .. }
-            | super::State::Resting
-            | super::State::Backoff { .. }
-            | super::State::Quarantined(_) => Patience::Some,
+        let State::Stopping(stopping) = self.machine.state() else { return Patience::Some };
+        match stopping.cause {
+            StopCause::Unhealthy(_) | StopCause::LoadTimeout => Patience::None,
+            StopCause::Unasked
+            | StopCause::Unwanted
+            | StopCause::Idle
+            | StopCause::ServerEnds
+            | StopCause::LoadFailed { .. } => Patience::Some,
         }
     }
 
@@ -328,7 +321,7 @@ impl Driver {
     }
 
     fn is_starting(&self) -> bool {
-        matches!(self.machine.state(), super::State::Starting { .. })
+        matches!(self.machine.state(), State::Starting { .. })
     }
 
     fn note_loaded(&mut self, loaded: Loaded, generation: Generation) -> Event {
@@ -364,7 +357,7 @@ impl Driver {
 
     async fn rest_if_idle(&mut self) {
         let (Some(worker), Some(limit)) = (&self.worker, self.spec.idle_timeout) else { return };
-        let ready = matches!(self.machine.state(), super::State::Ready { .. });
+        let ready = matches!(self.machine.state(), State::Ready { .. });
         if ready && worker.rest(&self.queue, limit) == Rest::Taken {
             let generation = worker.generation();
             self.handle(Event::Idle { generation }).await;

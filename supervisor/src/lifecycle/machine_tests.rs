@@ -544,7 +544,9 @@ fn the_end_of_the_server_ends_its_workers_cleanly() {
     let mut story = Story::to_ready();
     let _withdraw = story.on(Event::ServerEnds);
     let effects = story.exit(ExitClass::Code(0));
-    let Some(Effect::Record(Record::Exited(record))) = effects.last() else { panic!("{effects:?}") };
+    let Some(Effect::Record(Record::Exited(record))) = effects.last() else {
+        panic!("{effects:?}")
+    };
     assert_eq!(record.kind, ExitKind::Clean);
 }
 

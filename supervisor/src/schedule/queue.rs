@@ -309,3 +309,44 @@ impl SlotSink for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANE: LaneId = LaneId(0);
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    #[tokio::test]
+    async fn a_lane_rests_only_when_nobody_waits_or_came_a_moment_ago() {
+        let queue = SlotQueue::new(8);
+        assert_eq!(queue.rest(LANE, Duration::from_secs(3600)), Rest::Refused);
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.acquire(soon()).await.map(drop) }
+        });
+        queue.demand().await;
+        assert_eq!(queue.rest(LANE, Duration::ZERO), Rest::Refused, "somebody waits");
+        waiting.abort();
+        let _aborted = waiting.await;
+        assert_eq!(queue.rest(LANE, Duration::ZERO), Rest::Taken);
+    }
+
+    #[tokio::test]
+    async fn demand_is_heard_also_by_who_listens_later_and_is_over_with_a_rest() {
+        let queue = SlotQueue::new(0);
+        let heard = |queue: &Arc<SlotQueue>| {
+            let queue = Arc::clone(queue);
+            async move { timeout_at(Instant::now(), queue.demand()).await.is_ok() }
+        };
+        assert!(!heard(&queue).await);
+        let refused = queue.acquire(soon()).await.map(drop);
+        assert_eq!(refused.unwrap_err().what, What::QueueFull);
+        assert!(heard(&queue).await, "also a request that must not wait wakes the model");
+        assert_eq!(queue.rest(LANE, Duration::ZERO), Rest::Taken);
+        assert!(!heard(&queue).await);
+    }
+}
