@@ -166,16 +166,23 @@ pub enum WorkerExit {
     LoadFailed = 5,
     /// The control socket or the memory objects failed while serving.
     Transport = 6,
+    /// The device has no memory for the model to go on with; a smaller batch may fit.
+    DeviceOutOfMemory = 7,
+    /// The device refuses this process from now on (a sticky error of CUDA): whatever it is asked
+    /// would fail, in a new process it may not.
+    DeviceFault = 8,
 }
 
 impl WorkerExit {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Clean,
         Self::BadStart,
         Self::Handshake,
         Self::NoLoad,
         Self::LoadFailed,
         Self::Transport,
+        Self::DeviceOutOfMemory,
+        Self::DeviceFault,
     ];
 
     pub fn code(self) -> u8 {

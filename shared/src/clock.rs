@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Nanoseconds of the machine's monotonic clock; comparable between processes of one boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MonotonicNanos(pub u64);
 
 impl MonotonicNanos {

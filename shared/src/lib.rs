@@ -10,6 +10,7 @@ pub mod id;
 pub mod limits;
 pub mod sync;
 pub mod tensor;
+pub mod text;
 
 #[cfg(not(loom))]
 pub mod memory;

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
 use crate::lane::Bells;
+use crate::lifecycle::archive::Archive;
 use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::{Accounts, Kit};
 use crate::process::Spawner;
@@ -86,6 +87,7 @@ impl App {
             spawner,
             bells,
             accounts: Arc::new(Mutex::new(accounts)),
+            archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
         let file = RuntimeFile::write(&config.runtime_file, address)

@@ -6,6 +6,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod exit;
+pub mod exit_kind;
 pub mod frontend;
 pub mod health;
 mod heavy;

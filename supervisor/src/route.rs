@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::request::{RequestError, What};
-use crate::schedule::SlotQueue;
+use crate::schedule::{BatchCap, SlotQueue};
 use crate::schema::Schema;
 
 /// Where requests for one version of a model go. Outlives the version's workers.
@@ -59,6 +59,11 @@ impl Route {
         &self.parts.platform
     }
 
+    /// How large a batch it takes at the moment.
+    pub fn batch_cap(&self) -> &BatchCap {
+        &self.parts.batch_cap
+    }
+
     pub fn queue(&self) -> &Arc<SlotQueue> {
         &self.parts.queue
     }
@@ -90,6 +95,7 @@ pub struct RouteParts {
     pub platform: String,
     pub infer_timeout: Duration,
     pub queue: Arc<SlotQueue>,
+    pub batch_cap: Arc<BatchCap>,
 }
 
 /// What a client may know of a model (protocol: model metadata).

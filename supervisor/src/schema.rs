@@ -99,6 +99,12 @@ impl Schema {
         Ok(Fitted { inputs, outputs: self.wanted(head.outputs.as_deref())? })
     }
 
+    /// How many rows a request that fits has; `None` if the model does not batch.
+    pub fn rows(&self, head: &InferHead) -> Option<u64> {
+        let first = head.inputs.first().filter(|_| self.max_batch > 0)?;
+        first.shape.dims().first().copied()
+    }
+
     fn input(&self, name: &str) -> Result<(u32, &Port), RequestError> {
         let found = (0..).zip(&self.inputs).find(|(_, port)| *port.name == *name);
         found.ok_or_else(|| {

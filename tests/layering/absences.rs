@@ -124,8 +124,10 @@ const PURE: &[&str] = &[
     "shared/src/ring/doorbell.rs",
     "shared/src/ring/table.rs",
     "shared/src/tensor.rs",
+    "shared/src/text.rs",
     "supervisor/src/config/check.rs",
     "supervisor/src/config/diff.rs",
+    "supervisor/src/exit_kind.rs",
     "supervisor/src/frontend/http/decode/cells.rs",
     "supervisor/src/frontend/http/decode/depth.rs",
     "supervisor/src/frontend/http/decode/headers.rs",
@@ -137,10 +139,13 @@ const PURE: &[&str] = &[
     "supervisor/src/frontend/http/status.rs",
     "supervisor/src/health/suspects.rs",
     "supervisor/src/health/verdict.rs",
+    "supervisor/src/lane/order.rs",
     "supervisor/src/lane/table.rs",
+    "supervisor/src/lifecycle/classify.rs",
     "supervisor/src/lifecycle/effect.rs",
     "supervisor/src/lifecycle/event.rs",
     "supervisor/src/lifecycle/facts.rs",
+    "supervisor/src/lifecycle/history.rs",
     "supervisor/src/lifecycle/machine.rs",
     "supervisor/src/lifecycle/restart.rs",
     "supervisor/src/lifecycle/state.rs",
@@ -151,7 +156,6 @@ const PURE: &[&str] = &[
     "supervisor/src/schedule/pool.rs",
     "supervisor/src/schema.rs",
     "worker/src/pump/place.rs",
-    "worker/src/text.rs",
 ];
 
 const IMPURE: &[&str] = &[

@@ -21,6 +21,7 @@ use shared::limits::{MAX_ERROR_BYTES, MAX_TENSORS};
 use shared::ring::consumer::{AttachError, RequestConsumer, attach};
 use shared::ring::producer::ResponseProducer;
 use shared::sys::process::peak_rss;
+use shared::text::{chain, clean};
 
 use crate::control::{Control, ControlError};
 use crate::engine::{Engine, LoadError, Loader};
@@ -28,7 +29,6 @@ use crate::inherit::{InheritError, Inherited};
 use crate::pump::{Pump, PumpError, Stop, Warmup, warm_up};
 use crate::session::{Commands, SessionError};
 use crate::telemetry;
-use crate::text::{chain, clean};
 use crate::zygote::{self, Role, ZygoteError};
 
 /// How long the supervisor may take from the handshake to the load command.

@@ -9,8 +9,8 @@
 //! holds can be trusted, and a fresh process is cheap. What a *model* does wrong is an error of its
 //! request (an exception) or the end of this process alone (a crash).
 //!
-//! A module uses only modules of a strictly lower level: 1 [`text`], [`inherit`]; 2 [`telemetry`],
-//! [`control`], [`engine`]; 3 [`pump`], [`zygote`]; 4 [`session`]; 5 [`boot`].
+//! A module uses only modules of a strictly lower level: 1 [`inherit`]; 2 [`telemetry`], [`control`],
+//! [`engine`]; 3 [`pump`]; 4 [`session`], [`zygote`]; 5 [`boot`].
 
 pub mod boot;
 pub mod control;
@@ -19,7 +19,6 @@ pub mod inherit;
 pub mod pump;
 pub mod session;
 pub mod telemetry;
-pub mod text;
 pub mod zygote;
 
 pub use boot::{Program, run};

@@ -12,10 +12,10 @@ use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proto::control::{Attach, Command, Hello, LoadSpec};
+use shared::text::chain;
 
 use crate::pump::Stop;
 use crate::telemetry;
-use crate::text::chain;
 
 /// How often a pump that has been told to stop is woken until it has looked.
 const KNOCK: Duration = Duration::from_millis(10);

@@ -6,7 +6,7 @@
 use std::fmt::Arguments;
 use std::io::Write;
 
-use crate::text::clean;
+use shared::text::clean;
 
 /// With prefix and end it stays below `PIPE_BUF`, up to which a write to a pipe is atomic.
 const MAX_LINE_BYTES: usize = 4000;

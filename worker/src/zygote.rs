@@ -21,7 +21,7 @@ use shared::sys::socket::{self, Inbox, Packet, Wait};
 
 use crate::inherit::{InheritError, Inherited};
 use crate::telemetry;
-use crate::text::{chain, clean};
+use shared::text::{chain, clean};
 
 /// The argument that makes a worker program a zygote.
 pub const ARGUMENT: &str = "zygote";

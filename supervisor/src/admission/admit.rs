@@ -39,6 +39,9 @@ pub async fn admit(
     loop {
         let schema = route.schema();
         let Fitted { inputs, outputs } = schema.fit(head)?;
+        if let Some(rows) = schema.rows(head) {
+            route.batch_cap().check(route.model(), rows)?;
+        }
         let successor = || route.successor().filter(fits);
         match (route.queue().acquire(Claim::ANY, deadline).await, successor()) {
             (Ok(mut lease), _) => {

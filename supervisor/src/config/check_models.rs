@@ -13,10 +13,11 @@ use super::raw::{Raw, RawBackoff, RawModel, RawRestart, RawWorker};
 use super::reader::Reader;
 use super::schema;
 use super::settings::{
-    Backoff, Confinement, Enabled, HostLimits, ModelSettings, PoisonSettings, RestartSettings,
-    SlotSize, Start, WorkerSettings,
+    Backoff, Confinement, Enabled, HostLimits, ModelSettings, OnOom, PoisonSettings,
+    RestartSettings, SlotSize, Start, WorkerSettings,
 };
 use super::value::{Size, show_duration, show_size};
+use crate::exit_kind::{self, ExitPattern};
 
 const INSTANCES: RangeInclusive<u16> = 1..=64;
 const THREADS: RangeInclusive<u16> = 1..=256;
@@ -35,6 +36,11 @@ const CONFINEMENTS: [(&str, Confinement); 3] = [
     ("none", Confinement::None),
     ("standard", Confinement::Standard),
     ("strict", Confinement::Strict),
+];
+const ON_OOM: [(&str, OnOom); 3] = [
+    ("restart", OnOom::Restart),
+    ("restart_with_smaller_batch", OnOom::RestartWithSmallerBatch),
+    ("stop", OnOom::Stop),
 ];
 const LOG_LINES_PER_SECOND: RangeInclusive<u32> = 1..=100_000;
 const LOG_LINE_BYTES: RangeInclusive<Size> = Size(64)..=Size(64 << 10);
@@ -241,6 +247,37 @@ fn restart(
             base.max_restarts,
         ),
         backoff: backoff(reader, &format!("{at}.backoff"), &raw.backoff, &base.backoff),
+        no_retry_on: no_retry_on(reader, &format!("{at}.no_retry_on"), raw, &base.no_retry_on),
+        on_oom: reader.word(&format!("{at}.on_oom"), raw.on_oom.as_ref(), &ON_OOM, base.on_oom),
+    }
+}
+
+fn no_retry_on(
+    reader: &mut Reader,
+    key: &str,
+    raw: &RawRestart,
+    base: &[ExitPattern],
+) -> Vec<ExitPattern> {
+    let list = reader.parsed(key, raw.no_retry_on.as_ref(), "a list of kinds of exits", |value| {
+        value.as_array().cloned()
+    });
+    let Some(list) = list else { return base.to_vec() };
+    let mut patterns = Vec::with_capacity(list.len());
+    for value in &list {
+        let expected = exit_kind::EXPECTED;
+        let pattern = reader.parsed(key, Some(value), expected, |value| {
+            value.as_str()?.parse::<ExitPattern>().ok().filter(can_be_restarted)
+        });
+        patterns.extend(pattern);
+    }
+    patterns
+}
+
+/// What was meant to end is never restarted, so that to forbid it would say nothing.
+fn can_be_restarted(pattern: &ExitPattern) -> bool {
+    match pattern {
+        ExitPattern::Kind(kind) => !kind.is_intended(),
+        ExitPattern::AnySignal | ExitPattern::AnyCode => true,
     }
 }
 

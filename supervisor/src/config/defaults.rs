@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::settings::{
-    Backoff, Cgroup, Confinement, HostLimits, Http, Limits, Log, LogFormat, PoisonSettings,
+    Backoff, Cgroup, Confinement, HostLimits, Http, Limits, Log, LogFormat, OnOom, PoisonSettings,
     Repository, RepositoryControl, Required, RestartSettings, Shutdown, SlotSize, Start, Startup,
     Symlinks, WorkerSettings,
 };
@@ -108,6 +108,8 @@ impl Default for RestartSettings {
             window: Duration::from_secs(60),
             backoff: Backoff::default(),
             reset_after: Duration::from_secs(60),
+            no_retry_on: Vec::new(),
+            on_oom: OnOom::Restart,
         }
     }
 }

@@ -6,8 +6,8 @@ use shared::id::ModelName;
 
 use super::schema;
 use super::settings::{
-    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, RepositoryControl, Required,
-    SlotSize, Start, Startup, Symlinks,
+    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, OnOom, RepositoryControl,
+    Required, SlotSize, Start, Startup, Symlinks,
 };
 use super::value::{show_duration, show_names, show_size};
 
@@ -202,6 +202,12 @@ impl List {
     fn add_restart(&mut self, at: &str, settings: &ModelSettings) {
         let restart = &settings.restart;
         let backoff = &restart.backoff;
+        let never: Vec<String> = restart.no_retry_on.iter().map(ToString::to_string).collect();
+        let on_oom = match restart.on_oom {
+            OnOom::Restart => "restart",
+            OnOom::RestartWithSmallerBatch => "restart_with_smaller_batch",
+            OnOom::Stop => "stop",
+        };
         for (key, value) in [
             ("max_restarts", restart.max_restarts.to_string()),
             ("window", quote(&show_duration(restart.window))),
@@ -210,6 +216,8 @@ impl List {
             ("backoff.max", quote(&show_duration(backoff.max))),
             ("backoff.jitter", backoff.jitter.to_string()),
             ("reset_after", quote(&show_duration(restart.reset_after))),
+            ("no_retry_on", show_names(never.iter().map(String::as_str))),
+            ("on_oom", quote(on_oom)),
         ] {
             self.add(&format!("{at}.{key}"), value, Effect::Live);
         }

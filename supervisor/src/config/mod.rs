@@ -30,6 +30,6 @@ pub use flat::{Effect, Entry};
 pub use load::DEFAULT_FILE;
 pub use settings::{
     Backoff, Cgroup, Config, Confinement, Enabled, HostLimits, Http, Limits, Log, LogFormat,
-    ModelSettings, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
+    ModelSettings, OnOom, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
     Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
 };

@@ -119,10 +119,13 @@ pub(super) struct RawRestart {
     pub(super) window: Option<Value>,
     pub(super) backoff: RawBackoff,
     pub(super) reset_after: Option<Value>,
+    pub(super) no_retry_on: Option<Value>,
+    pub(super) on_oom: Option<Value>,
 }
 
 impl RawRestart {
-    pub(super) const KEYS: &[&str] = &["max_restarts", "window", "backoff", "reset_after"];
+    pub(super) const KEYS: &[&str] =
+        &["max_restarts", "window", "backoff", "reset_after", "no_retry_on", "on_oom"];
 }
 
 /// `[models.NAME]`: the keys of `[worker]`, and two of its own.

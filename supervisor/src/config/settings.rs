@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use shared::id::ModelName;
 
+use crate::exit_kind::ExitPattern;
+
 /// Everything that an operator may choose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -283,6 +285,20 @@ pub struct RestartSettings {
     pub backoff: Backoff,
     /// After this long without an exit the next one restarts at once, as if it were the first.
     pub reset_after: Duration,
+    /// Ends after which the model is quarantined at once.
+    pub no_retry_on: Vec<ExitPattern>,
+    pub on_oom: OnOom,
+}
+
+/// What follows the end of a worker for want of memory, of the host or of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOom {
+    /// As any other end.
+    Restart,
+    /// The largest batch that the version accepts is halved.
+    RestartWithSmallerBatch,
+    /// The model is quarantined.
+    Stop,
 }
 
 /// How long to wait before a restart: `initial`, then `factor` times longer each time, up to `max`.

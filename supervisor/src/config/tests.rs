@@ -219,7 +219,38 @@ const BAD_VALUES: &[(&str, &str)] = &[
              not '/'",
     ),
     ("models.m.enabled = 1", "models.m.enabled = 1: expected true or false"),
+    (
+        "restart.no_retry_on = \"hang\"",
+        "restart.no_retry_on = \"hang\": expected a list of kinds of exits",
+    ),
+    (
+        "restart.on_oom = \"retry\"",
+        "restart.on_oom = \"retry\": expected \"restart\", or \"restart_with_smaller_batch\", or \
+         \"stop\"",
+    ),
 ];
+
+#[test]
+fn kinds_of_exits_are_read_one_by_one() {
+    let config = load(
+        "[restart]\nno_retry_on = [\"load_error\", \"SIGSEGV\", \"code 3\"]\n\
+         [models.m.restart]\nno_retry_on = []\non_oom = \"stop\"",
+    );
+    let shown = |model: &str| {
+        let patterns = &config.model(&name(model)).restart.no_retry_on;
+        patterns.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(shown("other"), ["load_error", "SIGSEGV", "code 3"]);
+    assert_eq!(shown("m"), [""; 0]);
+    assert_eq!(config.model(&name("m")).restart.on_oom, OnOom::Stop);
+    let refused = errors("restart.no_retry_on = [\"hang\", \"retired\", \"oom\", 3]");
+    let starts = ["\"retired\"", "\"oom\"", "3"];
+    assert_eq!(refused.len(), 3);
+    for (error, value) in refused.iter().zip(starts) {
+        let start = format!("restart.no_retry_on = {value}: expected \"load_error\", ");
+        assert!(error.starts_with(&start), "{error}");
+    }
+}
 
 #[test]
 fn each_bad_value_names_its_key_and_what_is_expected() {

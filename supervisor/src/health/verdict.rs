@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthPolicy {
-    /// How much longer than allowed a worker may take to answer anything of what it has.
+    /// How much longer than allowed a worker may take over one request.
     pub grace: Duration,
     /// Doorbells of one window beyond one for each completion. Some are honest: a completion that
     /// the supervisor had already seen is still rung for.
@@ -24,8 +24,7 @@ pub struct HealthPolicy {
 /// What was seen of one worker in the window that just ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// How much longer than allowed the worker has had work without answering any of it; `None` if
-    /// it has not.
+    /// How much longer than allowed the worker has been at its oldest request; `None` if it has not.
     pub overdue: Option<Duration>,
     /// A completion or a fact that no correct worker could have sent.
     pub violation: Option<String>,

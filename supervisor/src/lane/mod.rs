@@ -1,6 +1,7 @@
 //! One worker generation's transport: submit, completions, what is in flight, doorbells.
 //!
-//! - `table`: the private table of slots, which is the truth; pure.
+//! - `table`: the private table of slots, which is the truth, and `order`, which of them is the oldest;
+//!   both pure.
 //! - `transport`: rings and control socket behind one short lock.
 //! - `lease`, `pending`, `reply`: a slot being filled, a request in flight, its outputs. Each
 //!   owns its slot and gives it back when dropped, so a handler that is cancelled leaks nothing.
@@ -17,6 +18,7 @@ mod ending;
 mod filled;
 mod lease;
 mod listen;
+mod order;
 mod pending;
 mod reply;
 mod table;

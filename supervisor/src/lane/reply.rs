@@ -10,6 +10,7 @@ use shared::memory::ForeignObject;
 use shared::ring::layout::{Place, ResponseDescriptor, Status};
 use shared::ring::table::Violation;
 use shared::tensor::{DataType, TensorDesc};
+use shared::text::clean_lines;
 
 use super::filled::Filled;
 use super::transport::{Lane, accept, slot_of};
@@ -113,9 +114,7 @@ impl Completed {
         }
         let mut bytes = Vec::new();
         self.lane.responses.append(u32::from(self.slot), 0, len, &mut bytes);
-        let text = String::from_utf8_lossy(&bytes);
-        let harmless = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
-        Ok(text.chars().map(harmless).collect())
+        Ok(clean_lines(&String::from_utf8_lossy(&bytes), MAX_ERROR_BYTES))
     }
 
     fn outputs(

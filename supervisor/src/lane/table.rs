@@ -13,11 +13,15 @@ use shared::clock::MonotonicNanos;
 use shared::id::RequestId;
 use shared::ring::table::Violation;
 
+use super::order::Order;
+
 #[derive(Debug)]
 pub(super) struct SlotTable<T> {
     slots: Vec<Slot<T>>,
     published: usize,
-    /// When the worker last answered something, or was given something while it had nothing.
+    order: Order,
+    /// When the request that is the oldest now became the oldest: a worker takes them in order, so
+    /// that it cannot have started on it before.
     progress: MonotonicNanos,
 }
 
@@ -65,6 +69,7 @@ impl<T> SlotTable<T> {
         Self {
             slots: (0..slots).map(|_| Slot::Free).collect(),
             published: 0,
+            order: Order::new(slots),
             progress: MonotonicNanos(0),
         }
     }
@@ -95,6 +100,7 @@ impl<T> SlotTable<T> {
         let entry = &mut self.slots[usize::from(slot)];
         debug_assert!(matches!(entry, Slot::Leased), "only a leased slot is published");
         *entry = Slot::InFlight { ticket, since: now, payload };
+        self.order.push(slot);
         self.published += 1;
     }
 
@@ -105,8 +111,8 @@ impl<T> SlotTable<T> {
         request: RequestId,
         now: MonotonicNanos,
     ) -> Result<Completion<T>, Violation> {
-        let entry = usize::try_from(slot).ok().and_then(|i| self.slots.get_mut(i));
-        let entry = entry.ok_or(Violation::Slot(slot))?;
+        let index = u16::try_from(slot).map_err(|_| Violation::Slot(slot))?;
+        let entry = self.slots.get_mut(usize::from(index)).ok_or(Violation::Slot(slot))?;
         match entry {
             Slot::InFlight { ticket, .. } | Slot::Abandoned { ticket, .. }
                 if ticket.request == request => {}
@@ -117,7 +123,10 @@ impl<T> SlotTable<T> {
             | Slot::Held => return Err(Violation::Request { slot }),
         }
         self.published -= 1;
-        self.progress = now;
+        if self.order.oldest() == Some(index) {
+            self.progress = now;
+        }
+        self.order.remove(index);
         match std::mem::replace(entry, Slot::Held) {
             Slot::InFlight { payload, .. } => Ok(Completion::Answered(payload)),
             Slot::Abandoned { payload, .. } => {
@@ -165,11 +174,13 @@ impl<T> SlotTable<T> {
             }
         }
         self.published = 0;
+        self.order.clear();
         taken
     }
 
-    /// Since when the worker has had work without answering any of it; `None` if it has none.
-    /// What clients ask for (their own deadlines) plays no part: a worker is judged by its work.
+    /// Since when the worker could have been at work on the oldest request that it has not answered;
+    /// `None` if it has none. Answers to younger ones do not count: a worker that leaves one request
+    /// aside for good has lost it, and its slot with it. What clients ask for (their own deadlines) plays no part: a worker is judged by its work.
     pub(super) fn stalled_since(&self) -> Option<MonotonicNanos> {
         (self.published > 0).then_some(self.progress)
     }
@@ -262,5 +273,26 @@ mod tests {
         assert_eq!(table.stalled_since(), Some(MonotonicNanos(10)), "nor is a client that left");
         assert!(table.complete(0, RequestId(7), MonotonicNanos(30)).is_ok());
         assert_eq!(table.stalled_since(), Some(MonotonicNanos(30)));
+    }
+
+    #[test]
+    fn a_request_that_is_passed_over_stalls_however_many_others_are_answered() {
+        let mut table = table();
+        for (request, now) in (100..).zip([20, 30, 40]) {
+            assert!(table.lease(1));
+            table.publish(1, ticket(request), "other", MonotonicNanos(now));
+            assert!(table.complete(1, RequestId(request), MonotonicNanos(now + 5)).is_ok());
+            table.release(1);
+            assert_eq!(table.stalled_since(), Some(MonotonicNanos(10)));
+        }
+    }
+
+    #[test]
+    fn each_request_has_its_own_time_from_when_it_is_the_oldest() {
+        let mut table = table();
+        assert!(table.lease(1));
+        table.publish(1, ticket(9), "nine", MonotonicNanos(11));
+        assert!(table.complete(0, RequestId(7), MonotonicNanos(500)).is_ok());
+        assert_eq!(table.stalled_since(), Some(MonotonicNanos(500)), "not since it came");
     }
 }

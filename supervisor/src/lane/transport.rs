@@ -53,7 +53,7 @@ pub struct Activity {
     pub completions: u32,
     pub doorbells: u32,
     pub facts: u32,
-    /// Since when the worker has had work without answering any of it.
+    /// Since when the worker could have been at work on its oldest request.
     pub stalled_since: Option<MonotonicNanos>,
 }
 
@@ -88,6 +88,8 @@ pub struct Lane {
     published: AtomicUsize,
     /// Slots that anybody holds.
     busy: AtomicUsize,
+    /// Requests that the worker had and did not answer before the lane was closed.
+    unanswered: AtomicUsize,
     idle: Notify,
 }
 
@@ -160,6 +162,7 @@ impl Lane {
             events: parts.events,
             published: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
             idle: Notify::new(),
         }))
     }
@@ -319,9 +322,15 @@ impl Lane {
         let taken = transport.table.take_published();
         transport.objects.clear();
         self.published.store(0, Ordering::Release);
+        self.unanswered.fetch_add(taken.len(), Ordering::Relaxed);
         drop(transport);
         self.deliver(harvest);
         taken
+    }
+
+    /// Requests that the worker had and did not answer before the lane was closed.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// What happened since the last call.

@@ -8,21 +8,23 @@ use std::time::Duration;
 use proto::control::{Command, Fact, Loaded};
 use shared::clock::MonotonicNanos;
 use shared::id::{Generation, WorkerId};
+use shared::limits::MAX_ERROR_BYTES;
+use shared::text::clean;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
-use super::facts;
+use super::history::LastWords;
 use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
 use super::worker::{Report, Worker};
 use super::{
-    Effect, Event, ExitRecord, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket,
-    Token,
+    Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, State, StopCause, Ticket, Token,
 };
+use super::{events_log, facts};
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::{Ending, LaneEvent};
 use crate::request::{RequestError, What};
-use crate::schedule::SlotQueue;
+use crate::schedule::{Rest, SlotQueue};
 
 /// How often a worker's progress is judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(250);
@@ -49,6 +51,8 @@ enum Woken {
     Reported(Report),
     Lane(LaneEvent),
     Timer(Token),
+    /// A request waits for a worker.
+    Demand,
     Judge,
 }
 
@@ -61,8 +65,9 @@ impl Driver {
     ) -> Self {
         let machine = Machine::new(spec.policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
+        let history = kit.archive.of(&spec.id);
         let (view, _) =
-            watch::channel(InstanceView { state, status, gone: Gone::Yes, loaded: None });
+            watch::channel(InstanceView { state, status, gone: Gone::Yes, loaded: None, history });
         Self {
             spec,
             kit,
@@ -102,6 +107,7 @@ impl Driver {
                     self.timer = None;
                     self.handle(Event::Timer { token }).await;
                 }
+                Woken::Demand => self.handle(Event::Demand).await,
                 Woken::Judge => self.judge().await,
             }
             self.publish(&changed);
@@ -120,6 +126,9 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        // Whoever waits ends a rest, and nothing else.
+        let heeds_demand = self.machine.state().heeds_demand();
+        let demand = self.queue.demand();
         match &mut self.worker {
             Some(worker) => tokio::select! {
                 // Facts before exits: what a worker said counts, also if it has died since.
@@ -128,11 +137,13 @@ impl Driver {
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
                 token = alarm => Woken::Timer(token),
                 event = self.inbox.recv(), if open => Woken::Asked(event),
+                () = demand, if heeds_demand => Woken::Demand,
                 _ = judge.tick() => Woken::Judge,
             },
             None => tokio::select! {
                 token = alarm => Woken::Timer(token),
                 event = self.inbox.recv() => Woken::Asked(event),
+                () = demand, if heeds_demand => Woken::Demand,
             },
         }
     }
@@ -160,14 +171,14 @@ impl Driver {
             Effect::PublishRoute { .. } => {
                 if let Some(worker) = &self.worker {
                     worker.join(&self.queue);
+                    events_log::route(&self.spec.id, worker.generation(), "route published");
                 }
-                self.log_route("route published");
             }
             Effect::WithdrawRoute { .. } => {
                 if let Some(worker) = &self.worker {
                     worker.leave(&self.queue);
+                    events_log::route(&self.spec.id, worker.generation(), "route withdrawn");
                 }
-                self.log_route("route withdrawn");
             }
             Effect::FailInFlight { cause, .. } => self.fail_in_flight(&cause),
             Effect::Signal { .. } => {
@@ -181,6 +192,10 @@ impl Driver {
                     worker.kill();
                 }
             }
+            Effect::ReduceBatch => {
+                self.spec.batch_cap.reduce();
+                events_log::batch_reduced(&self.spec.id, self.spec.batch_cap.reduced());
+            }
             Effect::ArmTimer { token, after } => self.timer = Some((token, Instant::now() + after)),
             Effect::Record(record) => self.record(record),
         }
@@ -188,20 +203,14 @@ impl Driver {
 
     /// None for a worker that is on its way out because it cannot be talked to.
     fn patience(&self) -> Patience {
-        match self.machine.state() {
-            super::State::Stopping(stopping) => match stopping.cause {
-                StopCause::Unhealthy(_) | StopCause::LoadTimeout => Patience::None,
-                StopCause::Unasked | StopCause::Unwanted | StopCause::LoadFailed { .. } => {
-                    Patience::Some
-                }
-            },
-            super::State::Unloaded(_)
-            | super::State::Reserving { .. }
-            | super::State::Starting { .. }
-            | super::State::Ready { .. }
-            | super::State::Draining { .. }
-            | super::State::Backoff { .. }
-            | super::State::Quarantined(_) => Patience::Some,
+        let State::Stopping(stopping) = self.machine.state() else { return Patience::Some };
+        match stopping.cause {
+            StopCause::Unhealthy(_) | StopCause::LoadTimeout => Patience::None,
+            StopCause::Unasked
+            | StopCause::Unwanted
+            | StopCause::Idle
+            | StopCause::ServerEnds
+            | StopCause::LoadFailed { .. } => Patience::Some,
         }
     }
 
@@ -235,15 +244,7 @@ impl Driver {
         let id = WorkerId { instance: self.spec.id.clone(), generation };
         match Worker::start(&self.spec, &self.kit, &self.queue, id).await {
             Ok(worker) => {
-                let instance = &self.spec.id;
-                info!(
-                    model = instance.model.as_str(),
-                    version = instance.version.get(),
-                    instance = instance.index,
-                    generation = generation.0,
-                    pid = worker.pid(),
-                    "worker started"
-                );
+                events_log::started(&self.spec.id, generation, worker.pid());
                 self.worker = Some(worker);
             }
             Err(exit) => {
@@ -253,26 +254,14 @@ impl Driver {
         }
     }
 
-    fn log_route(&self, what: &'static str) {
-        let instance = &self.spec.id;
-        info!(
-            model = instance.model.as_str(),
-            version = instance.version.get(),
-            instance = instance.index,
-            generation = self.worker.as_ref().map(|worker| worker.generation().0),
-            "{what}"
-        );
-    }
-
     fn fail_in_flight(&mut self, cause: &StopCause) {
-        if let Some(worker) = &self.worker {
+        if let Some(worker) = &mut self.worker {
             let message = format!(
                 "the worker of model '{}' ended while it had the request",
                 self.spec.id.model
             );
             let why = RequestError::new(What::WorkerDied, message);
-            // The watchlist has them by now, and has logged them.
-            let _blamed = worker.lane.close(ending(cause), &why);
+            worker.blamed.extend(worker.lane.close(ending(cause), &why));
         }
     }
 
@@ -285,8 +274,8 @@ impl Driver {
                 worker.session = Some(session);
             }
             Report::NoHandshake(message) => {
-                let (fault, why) = (LoadFault::Transient, message);
-                self.handle(Event::LoadFailed { generation, fault, message: why }).await;
+                let fault = LoadFault::NoHandshake;
+                self.handle(Event::LoadFailed { generation, fault, message }).await;
             }
             Report::Drained => self.handle(Event::Drained { generation }).await,
             Report::Exited(exit) => {
@@ -320,7 +309,7 @@ impl Driver {
             },
             LaneEvent::Fact(Fact::LoadFailed { message, permanent }) => {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
-                Event::LoadFailed { generation, fault, message: facts::harmless(&message) }
+                Event::LoadFailed { generation, fault, message: clean(&message, MAX_ERROR_BYTES) }
             }
             LaneEvent::Fact(Fact::Confined(_) | Fact::LargeOutput { .. }) => return,
             LaneEvent::Violation(violation) => {
@@ -333,21 +322,11 @@ impl Driver {
     }
 
     fn is_starting(&self) -> bool {
-        matches!(self.machine.state(), super::State::Starting { .. })
+        matches!(self.machine.state(), State::Starting { .. })
     }
 
     fn note_loaded(&mut self, loaded: Loaded, generation: Generation) -> Event {
-        let instance = &self.spec.id;
-        info!(
-            model = instance.model.as_str(),
-            version = instance.version.get(),
-            instance = instance.index,
-            generation = generation.0,
-            load_ms = loaded.load_nanos / 1_000_000,
-            warmup_ms = loaded.warmup_nanos / 1_000_000,
-            peak_rss_mb = loaded.peak_rss >> 20,
-            "worker ready"
-        );
+        events_log::ready(&self.spec.id, generation, &loaded);
         self.loaded = Some(Arc::new(loaded));
         if let Some(worker) = &mut self.worker {
             worker.listens = true;
@@ -369,7 +348,7 @@ impl Driver {
             facts: activity.facts,
         };
         match self.spec.health.judge(&seen) {
-            Verdict::Healthy => {}
+            Verdict::Healthy => self.rest_if_idle().await,
             Verdict::Unhealthy(why) => {
                 let generation = worker.generation();
                 self.handle(Event::Unhealthy { generation, why }).await;
@@ -377,54 +356,25 @@ impl Driver {
         }
     }
 
-    fn record(&self, record: Record) {
-        let instance = &self.spec.id;
-        let (model, version) = (instance.model.as_str(), instance.version.get());
-        match record {
-            Record::Denied { reason } => {
-                warn!(model, version, instance = instance.index, reason, "worker denied");
-            }
-            Record::Exited(exit) => {
-                let tail = self.worker.as_ref().map(Worker::tail).unwrap_or_default();
-                let lived = self.worker.as_ref().map_or(Duration::ZERO, Worker::age);
-                self.record_exit(&exit, &tail, lived);
-            }
+    async fn rest_if_idle(&mut self) {
+        let (Some(worker), Some(limit)) = (&self.worker, self.spec.idle_timeout) else { return };
+        let ready = matches!(self.machine.state(), State::Ready { .. });
+        if ready && worker.rest(&self.queue, limit) == Rest::Taken {
+            let generation = worker.generation();
+            self.handle(Event::Idle { generation }).await;
         }
     }
 
-    fn record_exit(&self, exit: &ExitRecord, tail: &[String], lived: Duration) {
-        let instance = &self.spec.id;
-        let (model, version) = (instance.model.as_str(), instance.version.get());
-        let (index, generation) = (instance.index, exit.generation.0);
-        let (how, why) = (exit.exit.to_string(), exit.summary());
-        let (during, lived_ms) =
-            (exit.during, u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
-        if exit.cause == StopCause::Unwanted {
-            info!(
-                model,
-                version,
-                instance = index,
-                generation,
-                how,
-                why,
-                during,
-                lived_ms,
-                "worker exited"
-            );
-        } else {
-            let last_lines = tail.join(" | ");
-            error!(
-                model,
-                version,
-                instance = index,
-                generation,
-                how,
-                why,
-                during,
-                lived_ms,
-                last_lines,
-                "worker exited"
-            );
+    fn record(&self, record: Record) {
+        match record {
+            Record::Denied { reason } => events_log::denied(&self.spec.id, &reason),
+            Record::Exited(exit) => {
+                // One that could not be started leaves no words.
+                let words = self.worker.as_ref().filter(|w| w.generation() == exit.generation);
+                let words = words.map_or_else(LastWords::default, Worker::last_words);
+                events_log::exited(&self.spec.id, &exit, &words);
+                self.kit.archive.add(&self.spec.id, &exit, words);
+            }
         }
     }
 
@@ -432,14 +382,16 @@ impl Driver {
         let (state, status) = (self.machine.state().name(), self.machine.status());
         let loaded = self.loaded.clone();
         let gone = Gone::of(self.machine.state());
+        let history = self.kit.archive.of(&self.spec.id);
         let new = self.view.send_if_modified(|view| {
             let same_load = match (&view.loaded, &loaded) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
             };
-            let same = view.state == state && view.status == status && same_load;
-            *view = InstanceView { state, status, gone, loaded };
+            let same_past = Arc::ptr_eq(&view.history, &history);
+            let same = view.state == state && view.status == status && same_load && same_past;
+            *view = InstanceView { state, status, gone, loaded, history };
             !same
         });
         if new {
@@ -455,9 +407,11 @@ fn ending(cause: &StopCause) -> Ending {
             Ending::Crashed
         }
         StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
-        StopCause::Unwanted | StopCause::LoadTimeout | StopCause::LoadFailed { .. } => {
-            Ending::Intended
-        }
+        StopCause::Unwanted
+        | StopCause::Idle
+        | StopCause::ServerEnds
+        | StopCause::LoadTimeout
+        | StopCause::LoadFailed { .. } => Ending::Intended,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use shared::id::Generation;
 
 use super::event::{ExitReport, LoadFault, Ticket, Token};
+use crate::exit_kind::ExitKind;
 use crate::health;
 
 /// In the order in which they must be carried out.
@@ -61,6 +62,8 @@ pub enum Effect {
     ReleaseQuota {
         ticket: Ticket,
     },
+    /// Accept batches of half the size from now on; one that fitted before ran out of memory.
+    ReduceBatch,
     Record(Record),
 }
 
@@ -77,6 +80,7 @@ pub struct ExitRecord {
     pub generation: Generation,
     /// The name of the state in which the exit was seen.
     pub during: &'static str,
+    pub kind: ExitKind,
     pub cause: StopCause,
     pub exit: ExitReport,
     /// How long it had been ready, zero if it never was.
@@ -89,6 +93,9 @@ pub enum StopCause {
     /// Nobody had asked it to.
     Unasked,
     Unwanted,
+    /// Nobody had used it for a while.
+    Idle,
+    ServerEnds,
     LoadTimeout,
     LoadFailed {
         fault: LoadFault,
@@ -98,16 +105,29 @@ pub enum StopCause {
 }
 
 impl ExitRecord {
-    /// One line for logs and for the reason in the repository index.
+    /// What happened, in words; the kind is not repeated.
     #[must_use]
     pub fn summary(&self) -> String {
         match &self.cause {
             StopCause::Unasked => self.exit.to_string(),
+            cause @ (StopCause::Unwanted | StopCause::Idle | StopCause::ServerEnds)
+                if !self.kind.is_intended() =>
+            {
+                format!("{cause}, and then {}", self.exit)
+            }
             cause @ (StopCause::Unwanted
+            | StopCause::Idle
+            | StopCause::ServerEnds
             | StopCause::LoadTimeout
             | StopCause::LoadFailed { .. }
             | StopCause::Unhealthy(_)) => cause.to_string(),
         }
+    }
+
+    /// One line for the reason in the repository index.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        format!("{}: {}", self.kind, self.summary())
     }
 }
 
@@ -116,7 +136,10 @@ impl fmt::Display for StopCause {
         match self {
             Self::Unasked => f.write_str("it ended by itself"),
             Self::Unwanted => f.write_str("it was no longer wanted"),
+            Self::Idle => f.write_str("nobody had used it for a while"),
+            Self::ServerEnds => f.write_str("the server ends"),
             Self::LoadTimeout => f.write_str("it did not load in time"),
+            Self::LoadFailed { fault: LoadFault::NoHandshake, message } => f.write_str(message),
             Self::LoadFailed { fault: LoadFault::Transient, message } => {
                 write!(f, "the load failed: {message}")
             }

@@ -6,9 +6,11 @@
 
 use std::fmt;
 
+use proto::control::WorkerExit;
 use shared::id::Generation;
 
 use super::restart::Jitter;
+use crate::exit_kind::signal_name;
 use crate::health;
 
 /// Names one arming of a timer. Never reused by the same machine.
@@ -25,6 +27,15 @@ pub enum Event {
     Wanted,
     /// The model should not be loaded here: finish what is in flight, then go.
     Unwanted,
+    /// As `Unwanted`, because the server ends.
+    ServerEnds,
+    /// Nobody has used the model for a while. The lane is out of service already, and nothing is in
+    /// flight on it: whoever says this has looked and acted in one step.
+    Idle {
+        generation: Generation,
+    },
+    /// Somebody waits for a worker.
+    Demand,
     /// Go without finishing anything: the second request to stop.
     StopNow,
     /// An operator vouches for the model: forget the restarts that were spent.
@@ -66,6 +77,8 @@ pub enum Event {
 /// Whether loading the same model again could end otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadFault {
+    /// It gave no sign of life in time, or an odd one.
+    NoHandshake,
     Transient,
     Permanent,
 }
@@ -83,6 +96,8 @@ pub struct ExitReport {
 pub enum ExitClass {
     /// It never ran.
     SpawnFailed,
+    /// It never ran, because the supervisor itself was short of descriptors, processes or memory.
+    SpawnStarved,
     Code(i32),
     Signal(i32),
     /// The kernel killed it for host memory.
@@ -101,9 +116,31 @@ impl Event {
             | Self::LoadFailed { generation, .. }
             | Self::Unhealthy { generation, .. }
             | Self::Drained { generation }
+            | Self::Idle { generation }
             | Self::Exited { generation, .. } => Some(*generation),
-            Self::Wanted | Self::Unwanted | Self::StopNow | Self::OperatorReset => None,
+            Self::Wanted | Self::Unwanted | Self::ServerEnds | Self::Demand => None,
+            Self::StopNow | Self::OperatorReset => None,
             Self::Granted { .. } | Self::Denied { .. } | Self::Timer { .. } => None,
+        }
+    }
+}
+
+impl ExitClass {
+    /// What an exit code says. Those of a start count only in a start: see `classify`.
+    #[must_use]
+    pub fn of_code(code: i32) -> Self {
+        match WorkerExit::from_code(code) {
+            Some(WorkerExit::DeviceOutOfMemory) => Self::DeviceOutOfMemory,
+            Some(WorkerExit::DeviceFault) => Self::DeviceFault,
+            Some(
+                WorkerExit::Clean
+                | WorkerExit::BadStart
+                | WorkerExit::Handshake
+                | WorkerExit::NoLoad
+                | WorkerExit::LoadFailed
+                | WorkerExit::Transport,
+            )
+            | None => Self::Code(code),
         }
     }
 }
@@ -121,8 +158,12 @@ impl fmt::Display for ExitClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SpawnFailed => f.write_str("it could not be started"),
+            Self::SpawnStarved => f.write_str("the server lacks what a start takes"),
             Self::Code(code) => write!(f, "it exited with code {code}"),
-            Self::Signal(signal) => write!(f, "it was ended by signal {signal}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "it was ended by signal {signal} ({name})"),
+                None => write!(f, "it was ended by signal {signal}"),
+            },
             Self::HostOutOfMemory => f.write_str("it ran out of host memory"),
             Self::DeviceOutOfMemory => f.write_str("it ran out of device memory"),
             Self::DeviceFault => f.write_str("its device context broke"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proto::control::{LoadSpec, Loaded};
-use shared::limits::{MAX_DIMS, MAX_ERROR_BYTES, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
+use shared::limits::{MAX_DIMS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use shared::tensor::TensorSpec;
 
 /// Whether `loaded` can be what an honest worker says after `spec`.
@@ -36,12 +36,6 @@ fn check_tensors(what: &str, asked: &[TensorSpec], told: &[TensorSpec]) -> Resul
     let unchanged = asked.is_empty()
         || asked.len() == told.len() && asked.iter().zip(told).all(|(a, t)| kept(a, t));
     if unchanged { Ok(()) } else { Err(format!("the configured {what}s came back changed")) }
-}
-
-/// A worker's message: bounded, one line, without control characters.
-pub(super) fn harmless(message: &str) -> String {
-    let bounded = message.chars().take(MAX_ERROR_BYTES);
-    bounded.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

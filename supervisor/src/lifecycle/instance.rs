@@ -9,13 +9,15 @@ use shared::id::InstanceId;
 use shared::ring::layout::Geometry;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::archive::Archive;
 use super::driver::Driver;
+use super::history::History;
 use super::{Event, Policy, State, Status};
 use crate::health::HealthPolicy;
 use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner, Start};
 use crate::quota::{Ledger, Reserved};
-use crate::schedule::SlotQueue;
+use crate::schedule::{BatchCap, SlotQueue};
 
 /// What every instance of this supervisor shares.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct Kit {
     pub spawner: Spawner,
     pub bells: Arc<Bells>,
     pub accounts: Arc<Mutex<Accounts>>,
+    /// How workers ended.
+    pub archive: Archive,
     /// The folder of the worker binaries.
     pub binaries: PathBuf,
 }
@@ -82,6 +86,10 @@ pub struct InstanceSpec {
     pub handshake_timeout: Duration,
     /// Longest time that one inference may take before its worker counts as hung.
     pub infer_timeout: Duration,
+    /// How long nobody must have used the model for its worker to end; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// What all instances of the version share.
+    pub batch_cap: Arc<BatchCap>,
     pub log: LogLimits,
 }
 
@@ -93,6 +101,8 @@ pub struct InstanceView {
     pub gone: Gone,
     /// What the newest worker that loaded said of its model.
     pub loaded: Option<Arc<Loaded>>,
+    /// How its workers ended.
+    pub history: Arc<History>,
 }
 
 /// Whether an instance has no process and will have none before somebody acts.
@@ -111,6 +121,8 @@ impl Gone {
             | State::Ready { .. }
             | State::Draining { .. }
             | State::Stopping(_)
+            // It has no process, and the next request brings one.
+            | State::Resting
             | State::Backoff { .. } => Self::No,
         }
     }

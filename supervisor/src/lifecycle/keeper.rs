@@ -52,6 +52,8 @@ pub(super) struct Keeper {
     again: Vec<Done>,
     retiring: Vec<Set>,
     unloading: Vec<Done>,
+    /// What is told to instances that are to go.
+    farewell: Event,
     /// Versions that served once and were let go; they stay listed until a load says what there is.
     unloaded: BTreeSet<ModelVersion>,
     /// What is held against requests, by version. A load anew keeps it: the version is the same, so
@@ -92,6 +94,7 @@ impl Keeper {
             again: Vec::new(),
             retiring: Vec::new(),
             unloading: Vec::new(),
+            farewell: Event::Unwanted,
             unloaded: BTreeSet::new(),
             watchlists: BTreeMap::new(),
         }
@@ -107,7 +110,10 @@ impl Keeper {
                         self.publish_with(|entry| entry.dismissed = true);
                         self.unload(done).await;
                     }
-                    Some(Ask::Shutdown(done)) => self.unload(done).await,
+                    Some(Ask::Shutdown(done)) => {
+                        self.farewell = Event::ServerEnds;
+                        self.unload(done).await;
+                    }
                     Some(Ask::Kill) => self.kill().await,
                     None => return,
                 },
@@ -136,6 +142,7 @@ impl Keeper {
         match self.new_set().await {
             Ok(set) => {
                 self.unloaded.clear();
+                self.forget_histories(&set);
                 self.publish_with(|entry| {
                     entry.dismissed = false;
                     entry.problem = None;
@@ -160,6 +167,14 @@ impl Keeper {
                 self.answer_loads(Err(self.load_error(&reason)));
             }
         }
+    }
+
+    /// Of versions that are neither coming nor there any more.
+    fn forget_histories(&self, coming: &Set) {
+        let known: Vec<&Set> = self.retiring.iter().chain(&self.current).chain([coming]).collect();
+        self.kit.archive.keep(&self.name, |version| {
+            known.iter().any(|set| set.versions.contains_key(&version))
+        });
     }
 
     /// Reads the folder and makes what its version policy selects.
@@ -236,7 +251,7 @@ impl Keeper {
     async fn retire(&mut self, set: Set) {
         for version in set.versions.values() {
             version.close("unloaded");
-            version.ask(&Event::Unwanted).await;
+            version.ask(&self.farewell).await;
         }
         self.retiring.push(set);
     }

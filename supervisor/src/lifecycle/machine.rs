@@ -4,7 +4,8 @@
 //! carries nothing out. The diagram and a sentence for each edge are in [`super`].
 //!
 //! Invariants, each tested by simulation: a route is published in Ready alone and withdrawn before
-//! any signal; the requests of a generation are failed once; memory is released once for each grant
+//! any signal; the requests of a generation are failed once; a model rests only with nothing in
+//! flight, and a request that waits ends the rest; memory is released once for each grant
 //! and only after the exit; what is stale changes nothing; restarts stay within their budget;
 //! requests to stop can be repeated.
 
@@ -13,10 +14,15 @@ use std::time::Duration;
 use shared::clock::MonotonicNanos;
 use shared::id::Generation;
 
+use super::classify::{Phase, classify};
 use super::effect::{Effect, Effects, ExitRecord, Record, StopCause};
-use super::event::{Event, ExitReport, LoadFault, Ticket, Token};
+use super::event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};
 use super::restart::{Crash, Jitter, RestartBudget, RestartPolicy, Verdict};
-use super::state::{Force, Quarantine, State, Status, Stopping, Then, Unloaded, Worker};
+use super::state::{
+    Coming, Force, Quarantine, Retry, State, Status, Stopping, Then, Unloaded, Worker,
+};
+use crate::config::OnOom;
+use crate::exit_kind::ExitKind;
 use crate::health;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +36,7 @@ pub struct Policy {
     /// From one kill to the next, while the exit is not seen.
     pub kill_repeat: Duration,
     pub restart: RestartPolicy,
+    pub on_oom: OnOom,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +86,9 @@ struct Leaving {
     cause: StopCause,
     healthy_for: Duration,
     then: Then,
+    /// What had brought it up, if it is not up yet.
+    phase: Phase,
+    coming: Coming,
 }
 
 impl Outcome {
@@ -144,13 +154,15 @@ impl Machine {
         match event {
             Event::Timer { token } => self.state.timer() != Some(*token),
             Event::Granted { ticket } | Event::Denied { ticket, .. } => {
-                !matches!(&self.state, State::Reserving { ticket: asked } if asked == ticket)
+                !matches!(&self.state, State::Reserving { ticket: asked, .. } if asked == ticket)
             }
-            Event::Wanted | Event::Unwanted | Event::StopNow | Event::OperatorReset => false,
+            Event::Wanted | Event::Unwanted | Event::ServerEnds | Event::Demand => false,
+            Event::StopNow | Event::OperatorReset => false,
             fact @ (Event::Loaded { .. }
             | Event::LoadFailed { .. }
             | Event::Unhealthy { .. }
             | Event::Drained { .. }
+            | Event::Idle { .. }
             | Event::Exited { .. }) => fact.generation() != current,
         }
     }
@@ -158,7 +170,10 @@ impl Machine {
     fn handle(&mut self, event: Event, now: MonotonicNanos) -> Outcome {
         match event {
             Event::Wanted => self.wanted(),
-            Event::Unwanted => self.unwanted(now),
+            Event::Unwanted => self.unwanted(StopCause::Unwanted, now),
+            Event::ServerEnds => self.unwanted(StopCause::ServerEnds, now),
+            Event::Idle { .. } => self.idle(now),
+            Event::Demand => self.demand(),
             Event::StopNow => self.stop_now(now),
             Event::OperatorReset => self.operator_reset(),
             Event::Granted { ticket } => self.granted(ticket),
@@ -174,33 +189,33 @@ impl Machine {
 
     fn wanted(&mut self) -> Outcome {
         match &mut self.state {
-            State::Unloaded(_) => Outcome::Accepted(self.reserve(Effects::new())),
+            State::Unloaded(_) => Outcome::Accepted(self.reserve(Coming::Load, Effects::new())),
             State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => match then {
                 Then::Unloaded => {
-                    *then = Then::Reserving;
+                    *then = Then::Reserving(Coming::Load);
                     NO_EFFECTS
                 }
-                Then::Reserving | Then::Backoff => REPEAT,
+                Then::Reserving(_) | Then::Resting | Then::Backoff => REPEAT,
                 Then::Quarantined(_) => Outcome::Ignored(Ignored::Quarantined),
             },
             State::Quarantined(_) => Outcome::Ignored(Ignored::Quarantined),
             State::Reserving { .. } | State::Starting { .. } | State::Ready { .. } => REPEAT,
-            State::Backoff { .. } => REPEAT,
+            State::Resting | State::Backoff { .. } => REPEAT,
         }
     }
 
-    fn unwanted(&mut self, now: MonotonicNanos) -> Outcome {
+    fn unwanted(&mut self, cause: StopCause, now: MonotonicNanos) -> Outcome {
         match &mut self.state {
             State::Unloaded(_) => REPEAT,
-            State::Reserving { ticket } => {
+            State::Reserving { ticket, .. } => {
                 let ticket = *ticket;
                 self.state = State::Unloaded(Unloaded::Unwanted);
                 Outcome::Accepted(vec![Effect::CancelReserve { ticket }])
             }
-            State::Starting { .. } => self.stop(StopCause::Unwanted, Then::Unloaded, now),
+            State::Starting { .. } => self.stop(cause, Then::Unloaded, now),
             State::Ready { worker, since } => {
                 let (worker, healthy_for) = (*worker, now.since(*since));
-                self.drain(worker, healthy_for)
+                self.drain(worker, healthy_for, (cause, Then::Unloaded))
             }
             State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => {
                 if *then == Then::Unloaded {
@@ -209,10 +224,30 @@ impl Machine {
                 *then = Then::Unloaded;
                 NO_EFFECTS
             }
-            State::Backoff { .. } | State::Quarantined(_) => {
+            State::Resting | State::Backoff { .. } | State::Quarantined(_) => {
                 self.state = State::Unloaded(Unloaded::Unwanted);
                 NO_EFFECTS
             }
+        }
+    }
+
+    fn idle(&mut self, now: MonotonicNanos) -> Outcome {
+        let State::Ready { worker, since } = self.state else { return UNLISTED };
+        self.drain(worker, now.since(since), (StopCause::Idle, Then::Resting))
+    }
+
+    fn demand(&mut self) -> Outcome {
+        match &mut self.state {
+            State::Resting => Outcome::Accepted(self.reserve(Coming::Demand, Effects::new())),
+            State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => {
+                if *then != Then::Resting {
+                    return REPEAT;
+                }
+                *then = Then::Reserving(Coming::Demand);
+                NO_EFFECTS
+            }
+            State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => REPEAT,
+            State::Ready { .. } | State::Backoff { .. } | State::Quarantined(_) => REPEAT,
         }
     }
 
@@ -225,8 +260,12 @@ impl Machine {
                 let cause = stopping.cause.clone();
                 self.go_down(cause, Then::Unloaded, Force::Killed, now)
             }
-            State::Stopping(_) | State::Unloaded(_) | State::Reserving { .. } => self.unwanted(now),
-            State::Backoff { .. } | State::Quarantined(_) => self.unwanted(now),
+            State::Stopping(_) | State::Unloaded(_) | State::Reserving { .. } => {
+                self.unwanted(StopCause::Unwanted, now)
+            }
+            State::Resting | State::Backoff { .. } | State::Quarantined(_) => {
+                self.unwanted(StopCause::Unwanted, now)
+            }
         }
     }
 
@@ -234,43 +273,55 @@ impl Machine {
         self.budget.reset();
         match &mut self.state {
             State::Backoff { .. } | State::Quarantined(_) => {
-                Outcome::Accepted(self.reserve(Effects::new()))
+                Outcome::Accepted(self.reserve(Coming::Load, Effects::new()))
             }
             State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => {
                 match then {
-                    Then::Backoff | Then::Quarantined(_) => *then = Then::Reserving,
-                    Then::Unloaded | Then::Reserving => {}
+                    Then::Backoff | Then::Quarantined(_) => *then = Then::Reserving(Coming::Load),
+                    Then::Unloaded | Then::Reserving(_) | Then::Resting => {}
                 }
                 NO_EFFECTS
             }
-            State::Unloaded(_) | State::Reserving { .. } => NO_EFFECTS,
+            State::Unloaded(_) | State::Reserving { .. } | State::Resting => NO_EFFECTS,
             State::Starting { .. } | State::Ready { .. } => NO_EFFECTS,
         }
     }
 
     fn granted(&mut self, ticket: Ticket) -> Outcome {
+        let State::Reserving { coming, .. } = self.state else { return UNLISTED };
         self.generation = self.generation.next();
         let (generation, timer) = (self.generation, self.token());
-        self.state = State::Starting { worker: Worker { generation, ticket }, timer };
+        self.state = State::Starting { worker: Worker { generation, ticket }, timer, coming };
         let load_timeout = Effect::ArmTimer { token: timer, after: self.policy.load_timeout };
         Outcome::Accepted(vec![Effect::Spawn { generation }, load_timeout])
     }
 
+    /// Whoever asked for a load is told that there is no memory. A request that woke a model can
+    /// wait for it, so that is tried again.
     fn denied(&mut self, reason: String) -> Outcome {
-        self.state = State::Unloaded(Unloaded::Denied { reason: reason.clone() });
-        Outcome::Accepted(vec![Effect::Record(Record::Denied { reason })])
+        let State::Reserving { coming, .. } = self.state else { return UNLISTED };
+        let mut effects = vec![Effect::Record(Record::Denied { reason: reason.clone() })];
+        match coming {
+            Coming::Load => self.state = State::Unloaded(Unloaded::Denied { reason }),
+            Coming::Demand => {
+                let after = self.budget.free_delay(Jitter::NONE);
+                effects.push(self.back_off(after, reason, Retry::Free(coming)));
+            }
+        }
+        Outcome::Accepted(effects)
     }
 
     fn loaded(&mut self, now: MonotonicNanos) -> Outcome {
         let State::Starting { worker, .. } = self.state else { return UNLISTED };
         self.state = State::Ready { worker, since: now };
+        self.budget.ready();
         Outcome::Accepted(vec![Effect::PublishRoute { generation: worker.generation }])
     }
 
     fn load_failed(&mut self, fault: LoadFault, message: String, now: MonotonicNanos) -> Outcome {
         let State::Starting { .. } = self.state else { return UNLISTED };
         let then = match fault {
-            LoadFault::Transient => Then::Backoff,
+            LoadFault::NoHandshake | LoadFault::Transient => Then::Backoff,
             LoadFault::Permanent => {
                 Then::Quarantined(Quarantine::CannotLoad { message: message.clone() })
             }
@@ -288,101 +339,132 @@ impl Machine {
                 self.stop(StopCause::Unhealthy(why), then, now)
             }
             State::Stopping(_) => REPEAT,
-            State::Unloaded(_) | State::Reserving { .. } => UNLISTED,
+            State::Unloaded(_) | State::Reserving { .. } | State::Resting => UNLISTED,
             State::Backoff { .. } | State::Quarantined(_) => UNLISTED,
         }
     }
 
     fn drained(&mut self, now: MonotonicNanos) -> Outcome {
-        let State::Draining { then, .. } = &self.state else { return UNLISTED };
-        let then = then.clone();
-        self.stop(StopCause::Unwanted, then, now)
+        let State::Draining { cause, then, .. } = &self.state else { return UNLISTED };
+        let (cause, then) = (cause.clone(), then.clone());
+        self.stop(cause, then, now)
     }
 
     fn timer(&mut self, now: MonotonicNanos) -> Outcome {
         match &self.state {
             State::Starting { .. } => self.stop(StopCause::LoadTimeout, Then::Backoff, now),
-            State::Draining { then, .. } => {
-                let then = then.clone();
-                self.stop(StopCause::Unwanted, then, now)
-            }
+            State::Draining { .. } => self.drained(now),
             State::Stopping(Stopping { cause, then, .. }) => {
                 let (cause, then) = (cause.clone(), then.clone());
                 self.go_down(cause, then, Force::Killed, now)
             }
-            State::Backoff { .. } => {
+            State::Backoff { retry: Retry::Paid, .. } => {
                 self.budget.restarted(now);
-                Outcome::Accepted(self.reserve(Effects::new()))
+                Outcome::Accepted(self.reserve(Coming::Load, Effects::new()))
             }
-            State::Unloaded(_) | State::Reserving { .. } => UNLISTED,
+            State::Backoff { retry: Retry::Free(coming), .. } => {
+                let coming = *coming;
+                Outcome::Accepted(self.reserve(coming, Effects::new()))
+            }
+            State::Unloaded(_) | State::Reserving { .. } | State::Resting => UNLISTED,
             State::Ready { .. } | State::Quarantined(_) => UNLISTED,
         }
     }
 
     fn exited(&mut self, exit: ExitReport, jitter: Jitter, now: MonotonicNanos) -> Outcome {
-        let Some(Leaving { worker, cause, healthy_for, then }) = self.leaving(now) else {
-            return UNLISTED;
-        };
-        // A death by our own signal tells nothing about the model.
-        let class = (cause == StopCause::Unasked).then_some(exit.class);
-        let crash = Crash { healthy_for, exit: class };
+        let Some(leaving) = self.leaving(now) else { return UNLISTED };
+        let Leaving { worker, cause, healthy_for, then, phase, coming } = leaving;
         let (generation, during) = (worker.generation, self.state.name());
+        let starved = exit.class == ExitClass::SpawnStarved;
+        let kind = classify(&cause, exit.class, phase);
         let mut effects = self.farewell(&cause);
-        let record = ExitRecord { generation, during, cause, exit, healthy_for };
-        let last = record.summary();
+        let record = ExitRecord { generation, during, kind, cause, exit, healthy_for };
+        let last = record.reason();
         effects.push(Effect::ReleaseQuota { ticket: worker.ticket });
         effects.push(Effect::Record(Record::Exited(record)));
         match then {
             Then::Unloaded => self.state = State::Unloaded(Unloaded::Unwanted),
+            Then::Resting => self.state = State::Resting,
             Then::Quarantined(why) => self.state = State::Quarantined(why),
-            Then::Reserving => effects = self.reserve(effects),
-            Then::Backoff => match self.budget.after_exit(crash, jitter, now) {
-                Verdict::Restart { after } => effects.push(self.back_off(after, last)),
-                Verdict::GiveUp(why) => {
-                    self.state = State::Quarantined(Quarantine::NoRestart { why, last });
-                }
-            },
+            Then::Reserving(coming) => effects = self.reserve(coming, effects),
+            Then::Backoff if starved => {
+                let after = self.budget.free_delay(jitter);
+                effects.push(self.back_off(after, last, Retry::Free(coming)));
+            }
+            Then::Backoff => {
+                let verdict = self.budget.after_exit(Crash { healthy_for, kind }, jitter, now);
+                effects.extend(self.crashed(kind, verdict, last));
+            }
         }
         Outcome::Accepted(effects)
     }
 
-    /// What an exit would mean if it came now; `None` where there is no process.
-    fn leaving(&self, now: MonotonicNanos) -> Option<Leaving> {
-        let (worker, cause, healthy_for, then) = match &self.state {
-            State::Starting { worker, .. } => {
-                (worker, StopCause::Unasked, Duration::ZERO, Then::Backoff)
+    /// What follows the end of a worker that is still wanted.
+    fn crashed(&mut self, kind: ExitKind, verdict: Verdict, last: String) -> Effects {
+        let mut effects = Effects::new();
+        match (self.policy.on_oom, verdict) {
+            (OnOom::Stop, _) if kind.is_out_of_memory() => {
+                self.state = State::Quarantined(Quarantine::OutOfMemory { last });
             }
-            State::Ready { worker, since } => {
-                (worker, StopCause::Unasked, now.since(*since), Then::Backoff)
+            (_, Verdict::GiveUp(why)) => {
+                self.state = State::Quarantined(Quarantine::NoRestart { why, last });
             }
-            State::Draining { worker, healthy_for, then, .. } => {
-                (worker, StopCause::Unwanted, *healthy_for, then.clone())
+            (on_oom, Verdict::Restart { after }) => {
+                if on_oom == OnOom::RestartWithSmallerBatch && kind.is_out_of_memory() {
+                    effects.push(Effect::ReduceBatch);
+                }
+                let why = format!("({}): {last}", self.budget.spent());
+                effects.push(self.back_off(after, why, Retry::Paid));
             }
-            State::Stopping(Stopping { worker, cause, healthy_for, then, .. }) => {
-                (worker, cause.clone(), *healthy_for, then.clone())
-            }
-            State::Unloaded(_) | State::Reserving { .. } => return None,
-            State::Backoff { .. } | State::Quarantined(_) => return None,
-        };
-        Some(Leaving { worker: *worker, cause, healthy_for, then })
+        }
+        effects
     }
 
-    fn back_off(&mut self, after: Duration, why: String) -> Effect {
+    /// What an exit would mean if it came now; `None` where there is no process.
+    fn leaving(&self, now: MonotonicNanos) -> Option<Leaving> {
+        let serving = (Phase::Serving, Coming::Load);
+        let (worker, cause, healthy_for, then, (phase, coming)) = match &self.state {
+            State::Starting { worker, coming, .. } => {
+                let starting = (Phase::Starting, *coming);
+                (worker, StopCause::Unasked, Duration::ZERO, Then::Backoff, starting)
+            }
+            State::Ready { worker, since } => {
+                (worker, StopCause::Unasked, now.since(*since), Then::Backoff, serving)
+            }
+            State::Draining { worker, healthy_for, cause, then, .. } => {
+                (worker, cause.clone(), *healthy_for, then.clone(), serving)
+            }
+            State::Stopping(Stopping { worker, cause, healthy_for, then, phase, .. }) => {
+                let stopping = (*phase, Coming::Load);
+                (worker, cause.clone(), *healthy_for, then.clone(), stopping)
+            }
+            State::Unloaded(_) | State::Reserving { .. } | State::Resting => return None,
+            State::Backoff { .. } | State::Quarantined(_) => return None,
+        };
+        Some(Leaving { worker: *worker, cause, healthy_for, then, phase, coming })
+    }
+
+    fn back_off(&mut self, after: Duration, why: String, retry: Retry) -> Effect {
         let timer = self.token();
-        self.state = State::Backoff { timer, after, why };
+        self.state = State::Backoff { timer, after, why, retry };
         Effect::ArmTimer { token: timer, after }
     }
 
-    fn reserve(&mut self, mut effects: Effects) -> Effects {
+    fn reserve(&mut self, coming: Coming, mut effects: Effects) -> Effects {
         let ticket = Ticket(self.mint());
-        self.state = State::Reserving { ticket };
+        self.state = State::Reserving { ticket, coming };
         effects.push(Effect::ReserveQuota { ticket });
         effects
     }
 
-    fn drain(&mut self, worker: Worker, healthy_for: Duration) -> Outcome {
+    fn drain(
+        &mut self,
+        worker: Worker,
+        healthy_for: Duration,
+        (cause, then): (StopCause, Then),
+    ) -> Outcome {
         let timer = self.token();
-        self.state = State::Draining { worker, timer, healthy_for, then: Then::Unloaded };
+        self.state = State::Draining { worker, timer, healthy_for, cause, then };
         Outcome::Accepted(vec![
             Effect::WithdrawRoute { generation: worker.generation },
             Effect::ArmTimer { token: timer, after: self.policy.drain_timeout },
@@ -401,7 +483,8 @@ impl Machine {
         force: Force,
         now: MonotonicNanos,
     ) -> Outcome {
-        let Some(Leaving { worker, healthy_for, .. }) = self.leaving(now) else { return UNLISTED };
+        let Some(leaving) = self.leaving(now) else { return UNLISTED };
+        let Leaving { worker, healthy_for, phase, .. } = leaving;
         let generation = worker.generation;
         let mut effects = self.farewell(&cause);
         let (signal, after) = match force {
@@ -410,7 +493,8 @@ impl Machine {
         };
         let timer = self.token();
         effects.extend([signal, Effect::ArmTimer { token: timer, after }]);
-        self.state = State::Stopping(Stopping { worker, timer, force, cause, healthy_for, then });
+        self.state =
+            State::Stopping(Stopping { worker, timer, force, cause, healthy_for, then, phase });
         Outcome::Accepted(effects)
     }
 
@@ -428,7 +512,8 @@ impl Machine {
                 vec![fail(*generation)]
             }
             State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => Effects::new(),
-            State::Stopping(_) | State::Backoff { .. } | State::Quarantined(_) => Effects::new(),
+            State::Stopping(_) | State::Resting => Effects::new(),
+            State::Backoff { .. } | State::Quarantined(_) => Effects::new(),
         }
     }
 

@@ -6,8 +6,11 @@ use super::super::event::ExitClass;
 use super::super::restart::Backoff;
 use super::super::state::{Availability, Status};
 use super::*;
+use crate::exit_kind::ExitPattern;
 
 const SECOND: Duration = Duration::from_secs(1);
+const RESTARTS_SLOW: &str =
+    "restarts after 1s (1 of 2 within 60s): start_timeout: it did not load in time";
 
 fn policy() -> Policy {
     Policy {
@@ -25,8 +28,9 @@ fn policy() -> Policy {
                 jitter: 0.0,
                 reset_after: 30 * SECOND,
             },
-            no_retry_on: vec![ExitClass::Code(78)],
+            no_retry_on: vec![ExitPattern::Kind(ExitKind::Code(78))],
         },
+        on_oom: OnOom::Restart,
     }
 }
 
@@ -63,7 +67,7 @@ impl Story {
 
     fn ticket(&self) -> Ticket {
         let state = self.machine.state();
-        if let State::Reserving { ticket } = state {
+        if let State::Reserving { ticket, .. } = state {
             return *ticket;
         }
         state.worker().expect("the state has a worker").ticket
@@ -144,6 +148,7 @@ fn names(effects: &[Effect]) -> Vec<&'static str> {
         Effect::KillGroup { .. } => "kill",
         Effect::ArmTimer { .. } => "arm",
         Effect::ReleaseQuota { .. } => "release",
+        Effect::ReduceBatch => "reduce",
         Effect::Record(_) => "record",
     };
     effects.iter().map(name).collect()
@@ -214,7 +219,12 @@ fn a_permanent_load_failure_quarantines_and_a_transient_one_restarts() {
     assert_eq!(story.availability(), Availability::Unavailable);
     assert_eq!(names(&story.exit(ExitClass::Code(1))), ["release", "record"]);
     assert_eq!(story.name(), "quarantined");
-    assert_eq!(story.machine.status().reason, "the model cannot be loaded: no such file");
+    let reason = story.machine.status().reason;
+    assert!(
+        reason.starts_with("load_error: the model cannot be loaded: no such file; "),
+        "{reason}"
+    );
+    assert!(reason.ends_with("(POST /v2/repository/models/NAME/load) clears this"), "{reason}");
 
     let mut story = Story::to_starting();
     assert_eq!(names(&story.load_failed(LoadFault::Transient)), ["signal", "arm"]);
@@ -228,7 +238,7 @@ fn a_slow_load_is_stopped_and_tried_again() {
     assert_eq!(names(&story.fire()), ["signal", "arm"]);
     assert_eq!(story.availability(), Availability::Loading);
     assert_eq!(names(&story.exit(ExitClass::Signal(15))), ["release", "record", "arm"]);
-    assert_eq!(story.machine.status().reason, "restarts after 1s: it did not load in time");
+    assert_eq!(story.machine.status().reason, RESTARTS_SLOW);
     assert_eq!(names(&story.fire()), ["reserve"]);
 }
 
@@ -237,7 +247,9 @@ fn a_crash_withdraws_fails_releases_and_records_in_this_order() {
     let mut story = Story::to_ready();
     let effects = story.exit(ExitClass::Signal(11));
     assert_eq!(names(&effects), ["withdraw", "fail", "release", "record", "arm"]);
-    assert_eq!(story.machine.status().reason, "restarts after 1s: it was ended by signal 11");
+    let expected =
+        "restarts after 1s (1 of 2 within 60s): SIGSEGV: it was ended by signal 11 (SIGSEGV)";
+    assert_eq!(story.machine.status().reason, expected);
 }
 
 #[test]
@@ -294,8 +306,9 @@ fn a_crash_loop_ends_in_quarantine_until_an_operator_acts() {
         let _spawn = story.on(Event::Granted { ticket });
         let _crash = story.exit(ExitClass::Signal(6));
     }
-    let expected = "gave up after 2 restarts within 60s; last: it was ended by signal 6";
-    assert_eq!(story.machine.status().reason, expected);
+    let expected = "gave up after 2 restarts within 60s; last: SIGABRT: it was ended by signal 6";
+    let reason = story.machine.status().reason;
+    assert!(reason.starts_with(expected), "{reason}");
     let refused = Outcome::Ignored(Ignored::Quarantined);
     assert_eq!(story.outcome(Event::Wanted), refused);
     assert_eq!(names(&story.on(Event::OperatorReset)), ["reserve"]);
@@ -388,19 +401,176 @@ fn a_new_policy_counts_from_the_next_timer_on() {
     assert_eq!(*after, 7 * SECOND);
 }
 
+fn oom_policy(on_oom: OnOom) -> Policy {
+    Policy { on_oom, ..policy() }
+}
+
+fn ready_with(policy: Policy) -> Story {
+    let mut story = Story::to_ready();
+    story.machine.set_policy(policy);
+    story
+}
+
+#[test]
+fn memory_that_ran_out_is_followed_by_what_the_policy_says() {
+    for class in [ExitClass::HostOutOfMemory, ExitClass::DeviceOutOfMemory] {
+        let mut story = ready_with(oom_policy(OnOom::Restart));
+        assert_eq!(names(&story.exit(class)), ["withdraw", "fail", "release", "record", "arm"]);
+        let mut story = ready_with(oom_policy(OnOom::RestartWithSmallerBatch));
+        let effects = story.exit(class);
+        assert_eq!(names(&effects), ["withdraw", "fail", "release", "record", "reduce", "arm"]);
+        let mut story = ready_with(oom_policy(OnOom::Stop));
+        assert_eq!(names(&story.exit(class)), ["withdraw", "fail", "release", "record"]);
+        assert_eq!(story.name(), "quarantined");
+        assert!(story.machine.status().reason.contains("on_oom"), "{:?}", story.machine.status());
+        assert_eq!(names(&story.on(Event::OperatorReset)), ["reserve"]);
+    }
+    let mut story = ready_with(oom_policy(OnOom::Stop));
+    let _other = story.exit(ExitClass::Signal(9));
+    assert_eq!(story.name(), "backoff", "a kill may have many causes");
+}
+
+#[test]
+fn a_kind_that_the_policy_names_is_quarantined_at_once() {
+    let mut policy = policy();
+    policy.restart.no_retry_on = vec![ExitPattern::Kind(ExitKind::Hang), ExitPattern::AnySignal];
+    let mut story = ready_with(policy.clone());
+    let _crash = story.exit(ExitClass::Signal(11));
+    let expected = "not restarted, as no_retry_on says for SIGSEGV; last: SIGSEGV: it was ended";
+    let reason = story.machine.status().reason;
+    assert!(reason.starts_with(expected), "{reason}");
+    let mut story = ready_with(policy);
+    let generation = story.generation();
+    let why = health::Reason::Hung { overdue: SECOND };
+    let _signal = story.on(Event::Unhealthy { generation, why });
+    let _gone = story.exit(ExitClass::Signal(15));
+    assert!(story.machine.status().reason.contains("no_retry_on says for hang"));
+}
+
+#[test]
+fn what_the_server_lacks_costs_the_model_nothing() {
+    let mut story = Story::to_starting();
+    for after in [1, 2, 4, 8, 10, 10] {
+        let effects = story.exit(ExitClass::SpawnStarved);
+        assert_eq!(names(&effects), ["release", "record", "arm"]);
+        let Some(Effect::ArmTimer { after: delay, .. }) = effects.last() else { panic!() };
+        assert_eq!(*delay, after * SECOND);
+        let reason = story.machine.status().reason;
+        assert!(
+            reason.starts_with(&format!("tries again after {after}s: spawn_failed")),
+            "{reason}"
+        );
+        let _reserve = story.fire();
+        let ticket = story.ticket();
+        let _spawn = story.on(Event::Granted { ticket });
+    }
+    let _crash = story.exit(ExitClass::Signal(11));
+    assert!(story.machine.status().reason.contains("(1 of 2 within 60s)"), "nothing was spent");
+}
+
+#[test]
+fn a_model_that_nobody_uses_rests_until_somebody_does() {
+    let mut story = Story::to_ready();
+    let generation = story.generation();
+    assert_eq!(names(&story.on(Event::Idle { generation })), ["withdraw", "arm"]);
+    assert_eq!(story.availability(), Availability::Ready);
+    assert_eq!(names(&story.on(Event::Drained { generation })), ["fail", "signal", "arm"]);
+    let effects = story.exit(ExitClass::Code(0));
+    assert_eq!(names(&effects), ["release", "record"]);
+    let Some(Effect::Record(Record::Exited(record))) = effects.get(1) else { panic!() };
+    assert_eq!(record.kind, ExitKind::Retired);
+    assert_eq!(
+        story.machine.status(),
+        Status {
+            availability: Availability::Ready,
+            reason: "idle: the next request starts a worker".into()
+        }
+    );
+    assert_eq!(story.outcome(Event::Wanted), REPEAT);
+    assert_eq!(names(&story.on(Event::Demand)), ["reserve"]);
+    assert_eq!(story.outcome(Event::Demand), REPEAT);
+    let ticket = story.ticket();
+    let _spawn = story.on(Event::Granted { ticket });
+    assert_eq!(story.availability(), Availability::Ready, "it was, and will be in a moment");
+    let generation = story.generation();
+    assert_eq!(names(&story.on(Event::Loaded { generation })), ["publish"]);
+}
+
+#[test]
+fn demand_on_the_way_to_rest_brings_a_worker_up_again() {
+    for drained in [false, true] {
+        let mut story = Story::to_ready();
+        let generation = story.generation();
+        let _withdraw = story.on(Event::Idle { generation });
+        if drained {
+            let _signal = story.on(Event::Drained { generation });
+        }
+        assert!(story.machine.state().heeds_demand());
+        assert_eq!(story.outcome(Event::Demand), NO_EFFECTS);
+        assert!(!story.machine.state().heeds_demand());
+        assert_eq!(story.availability(), Availability::Ready);
+        let effects = names(&story.exit(ExitClass::Code(0)));
+        assert_eq!(effects.last(), Some(&"reserve"), "{effects:?}");
+    }
+}
+
+#[test]
+fn a_model_at_rest_can_be_unloaded_and_forgets_no_request_for_memory() {
+    let rest = || {
+        let mut story = Story::to_ready();
+        let generation = story.generation();
+        let _withdraw = story.on(Event::Idle { generation });
+        let _gone = story.exit(ExitClass::Code(0));
+        story
+    };
+    for event in [Event::Unwanted, Event::ServerEnds, Event::StopNow] {
+        let mut story = rest();
+        assert_eq!(story.outcome(event), NO_EFFECTS);
+        assert_eq!(story.name(), "unloaded");
+        assert_eq!(story.outcome(Event::Demand), REPEAT);
+    }
+    let mut story = rest();
+    let _reserve = story.on(Event::Demand);
+    let denied = Event::Denied { ticket: story.ticket(), reason: "full".into() };
+    assert_eq!(names(&story.on(denied)), ["record", "arm"]);
+    assert_eq!(story.machine.status().reason, "tries again after 1s: full");
+    assert_eq!(names(&story.fire()), ["reserve"]);
+    let denied = Event::Denied { ticket: story.ticket(), reason: "full".into() };
+    assert_eq!(names(&story.on(denied)), ["record", "arm"], "it is still wanted by a request");
+}
+
+#[test]
+fn the_end_of_the_server_ends_its_workers_cleanly() {
+    let mut story = Story::to_ready();
+    let _withdraw = story.on(Event::ServerEnds);
+    let effects = story.exit(ExitClass::Code(0));
+    let Some(Effect::Record(Record::Exited(record))) = effects.last() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(record.kind, ExitKind::Clean);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let generation = || (0_u64..6).prop_map(Generation);
     let ticket = || (0_u64..12).prop_map(Ticket);
     let message = || Just("x".to_owned());
-    let class = prop_oneof![Just(ExitClass::Signal(9)), Just(ExitClass::Code(78))];
+    let class = prop_oneof![
+        Just(ExitClass::Signal(9)),
+        Just(ExitClass::Code(78)),
+        Just(ExitClass::SpawnStarved),
+        Just(ExitClass::DeviceOutOfMemory),
+    ];
     let exit = class.prop_map(|class| ExitReport { class, detail: String::new() });
     let fault = prop_oneof![Just(LoadFault::Transient), Just(LoadFault::Permanent)];
     let why = health::Reason::Hung { overdue: SECOND };
     prop_oneof![
         4 => Just(Event::Wanted),
         1 => Just(Event::Unwanted),
+        1 => Just(Event::ServerEnds),
         1 => Just(Event::StopNow),
         1 => Just(Event::OperatorReset),
+        1 => Just(Event::Demand),
+        1 => generation().prop_map(|generation| Event::Idle { generation }),
         4 => ticket().prop_map(|ticket| Event::Granted { ticket }),
         1 => ticket().prop_map(|ticket| Event::Denied { ticket, reason: "full".into() }),
         4 => generation().prop_map(|generation| Event::Loaded { generation }),
@@ -449,7 +619,7 @@ proptest! {
         let mut machine = Machine::new(policy());
         for (second, event) in (0_u64..).zip(events) {
             let _effects = machine.on(event, at(second));
-            for request in [Event::Unwanted, Event::StopNow] {
+            for request in [Event::Unwanted, Event::ServerEnds, Event::StopNow] {
                 let mut stopped = machine.clone();
                 let _first = stopped.on(request.clone(), at(second));
                 let state = stopped.state().clone();

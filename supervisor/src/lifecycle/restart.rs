@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use shared::clock::MonotonicNanos;
 
-use super::event::ExitClass;
+use crate::exit_kind::{ExitKind, ExitPattern};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RestartPolicy {
@@ -21,7 +21,7 @@ pub struct RestartPolicy {
     pub window: Duration,
     pub backoff: Backoff,
     /// Ends that a restart would only repeat.
-    pub no_retry_on: Vec<ExitClass>,
+    pub no_retry_on: Vec<ExitPattern>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,8 +59,7 @@ impl Jitter {
 pub struct Crash {
     /// How long it had been ready, zero if it never was.
     pub healthy_for: Duration,
-    /// How it ended; `None` if the supervisor ended it, whose signal says nothing about the cause.
-    pub exit: Option<ExitClass>,
+    pub kind: ExitKind,
 }
 
 #[must_use]
@@ -74,7 +73,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRestart {
     BudgetSpent { restarts: u32, window: Duration },
-    NeverRetried(ExitClass),
+    NeverRetried(ExitKind),
 }
 
 impl fmt::Display for NoRestart {
@@ -83,7 +82,7 @@ impl fmt::Display for NoRestart {
             Self::BudgetSpent { restarts, window } => {
                 write!(f, "gave up after {restarts} restarts within {window:?}")
             }
-            Self::NeverRetried(class) => write!(f, "never restarted when {class}"),
+            Self::NeverRetried(kind) => write!(f, "not restarted, as no_retry_on says for {kind}"),
         }
     }
 }
@@ -95,12 +94,14 @@ pub struct RestartBudget {
     recent: VecDeque<MonotonicNanos>,
     /// Crashes since the last long healthy run.
     in_a_row: u32,
+    /// Tries that failed for no fault of the model, since it was ready.
+    free_in_a_row: u32,
 }
 
 impl RestartBudget {
     #[must_use]
     pub fn new(policy: RestartPolicy) -> Self {
-        Self { policy, recent: VecDeque::new(), in_a_row: 0 }
+        Self { policy, recent: VecDeque::new(), in_a_row: 0, free_in_a_row: 0 }
     }
 
     /// Takes effect from the next crash on; what was spent stays spent.
@@ -110,8 +111,8 @@ impl RestartBudget {
 
     /// Judges a crash. A verdict of restart is paid for here, whether or not it takes place.
     pub fn after_exit(&mut self, crash: Crash, jitter: Jitter, now: MonotonicNanos) -> Verdict {
-        if let Some(class) = crash.exit.filter(|class| self.policy.no_retry_on.contains(class)) {
-            return Verdict::GiveUp(NoRestart::NeverRetried(class));
+        if self.policy.no_retry_on.iter().any(|pattern| pattern.matches(crash.kind)) {
+            return Verdict::GiveUp(NoRestart::NeverRetried(crash.kind));
         }
         self.recent.retain(|&restart| now.since(restart) < self.policy.window);
         let (restarts, window) = (self.policy.max_restarts, self.policy.window);
@@ -130,10 +131,31 @@ impl RestartBudget {
         }
     }
 
+    /// How long to wait before something is tried again that failed for no fault of the model: the
+    /// delays of restarts, and nothing is paid.
+    pub fn free_delay(&mut self, jitter: Jitter) -> Duration {
+        let delay = self.policy.backoff.delay(self.free_in_a_row, jitter);
+        self.free_in_a_row = self.free_in_a_row.saturating_add(1);
+        delay
+    }
+
+    /// The worker is ready: what was lacking is there.
+    pub fn ready(&mut self) {
+        self.free_in_a_row = 0;
+    }
+
+    /// What has been spent, as "1 of 5 within 60s".
+    #[must_use]
+    pub fn spent(&self) -> String {
+        let RestartPolicy { max_restarts, window, .. } = &self.policy;
+        format!("{} of {max_restarts} within {window:?}", self.recent.len())
+    }
+
     /// An operator vouches for the model: nothing counts any more.
     pub fn reset(&mut self) {
         self.recent.clear();
         self.in_a_row = 0;
+        self.free_in_a_row = 0;
     }
 
     fn delay(&mut self, healthy_for: Duration, jitter: Jitter) -> Duration {
@@ -142,13 +164,21 @@ impl RestartBudget {
             self.in_a_row = 0;
             return Duration::ZERO;
         }
-        let growth = backoff.factor.powi(i32::try_from(self.in_a_row).unwrap_or(i32::MAX));
+        let delay = backoff.delay(self.in_a_row, jitter);
         self.in_a_row = self.in_a_row.saturating_add(1);
+        delay
+    }
+}
+
+impl Backoff {
+    /// The delay after so many others in a row.
+    fn delay(&self, others: u32, jitter: Jitter) -> Duration {
+        let growth = self.factor.powi(i32::try_from(others).unwrap_or(i32::MAX));
         // What overflows or is not a number is certainly not shorter than the longest delay.
-        let full = Duration::try_from_secs_f64(backoff.initial.as_secs_f64() * growth)
-            .unwrap_or(backoff.max)
-            .min(backoff.max);
-        let taken = full.mul_f64(Jitter::new(backoff.jitter).0 * jitter.0);
+        let full = Duration::try_from_secs_f64(self.initial.as_secs_f64() * growth)
+            .unwrap_or(self.max)
+            .min(self.max);
+        let taken = full.mul_f64(Jitter::new(self.jitter).0 * jitter.0);
         full.saturating_sub(taken)
     }
 }
@@ -172,7 +202,7 @@ mod tests {
                 jitter: 0.5,
                 reset_after: 30 * SECOND,
             },
-            no_retry_on: vec![ExitClass::Code(78)],
+            no_retry_on: vec![ExitPattern::Kind(ExitKind::Code(78)), ExitPattern::AnySignal],
         }
     }
 
@@ -181,7 +211,7 @@ mod tests {
     }
 
     fn crash_after(healthy_for: Duration) -> Crash {
-        Crash { healthy_for, exit: Some(ExitClass::Signal(11)) }
+        Crash { healthy_for, kind: ExitKind::Hang }
     }
 
     fn quick_crash(budget: &mut RestartBudget, seconds: u64) -> Verdict {
@@ -211,12 +241,27 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_is_never_retried_costs_nothing() {
+    fn a_kind_that_is_never_retried_costs_nothing() {
         let mut budget = RestartBudget::new(policy());
-        let bad_config = Crash { healthy_for: SECOND, exit: Some(ExitClass::Code(78)) };
-        let verdict = budget.after_exit(bad_config, Jitter::NONE, at(0));
-        assert_eq!(verdict, Verdict::GiveUp(NoRestart::NeverRetried(ExitClass::Code(78))));
+        for kind in [ExitKind::Code(78), ExitKind::Signal(6), ExitKind::Signal(11)] {
+            let verdict =
+                budget.after_exit(Crash { healthy_for: SECOND, kind }, Jitter::NONE, at(0));
+            assert_eq!(verdict, Verdict::GiveUp(NoRestart::NeverRetried(kind)));
+        }
         assert_eq!(quick_crash(&mut budget, 0), Verdict::Restart { after: SECOND });
+    }
+
+    #[test]
+    fn what_is_not_the_models_fault_waits_longer_each_time_and_is_not_paid_for() {
+        let mut budget = RestartBudget::new(policy());
+        for after in [1, 2, 4, 5, 5] {
+            assert_eq!(budget.free_delay(Jitter::NONE), after * SECOND);
+        }
+        budget.ready();
+        assert_eq!(budget.free_delay(Jitter::NONE), SECOND);
+        assert_eq!(budget.spent(), "0 of 3 within 60s");
+        assert_eq!(quick_crash(&mut budget, 0), Verdict::Restart { after: SECOND });
+        assert_eq!(budget.spent(), "1 of 3 within 60s");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use shared::clock::MonotonicNanos;
 use shared::id::Generation;
 
+use super::classify::Phase;
 use super::effect::StopCause;
 use super::event::{Ticket, Token};
 use super::restart::NoRestart;
@@ -21,11 +22,13 @@ pub enum State {
     /// The memory is asked for.
     Reserving {
         ticket: Ticket,
+        coming: Coming,
     },
     /// The process runs, or is about to, and loads its model.
     Starting {
         worker: Worker,
         timer: Token,
+        coming: Coming,
     },
     /// The route is published.
     Ready {
@@ -38,15 +41,19 @@ pub enum State {
         worker: Worker,
         timer: Token,
         healthy_for: Duration,
+        cause: StopCause,
         then: Then,
     },
     /// Nothing is in flight; the process was asked or forced to end.
     Stopping(Stopping),
-    /// The process is gone; another follows when the timer fires.
+    /// Nobody used the model, so that it has no process and no memory; the next request brings one.
+    Resting,
+    /// There is no process; another try follows when the timer fires.
     Backoff {
         timer: Token,
         after: Duration,
         why: String,
+        retry: Retry,
     },
     /// The process is gone; none follows until an operator acts.
     Quarantined(Quarantine),
@@ -60,6 +67,8 @@ pub struct Stopping {
     pub cause: StopCause,
     pub healthy_for: Duration,
     pub then: Then,
+    /// How far it had come.
+    pub phase: Phase,
 }
 
 /// A process that exists, or may exist, and the memory that it uses.
@@ -69,11 +78,30 @@ pub struct Worker {
     pub ticket: Ticket,
 }
 
+/// What brings a worker up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coming {
+    /// A load, or a restart.
+    Load,
+    /// A request for a model that rested. Clients take it for ready all the while.
+    Demand,
+}
+
+/// Whether the next try counts against the budget of restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It has been paid for.
+    Paid,
+    /// It is not the model's fault that there is no worker.
+    Free(Coming),
+}
+
 /// What follows the exit that is waited for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Then {
     Unloaded,
-    Reserving,
+    Reserving(Coming),
+    Resting,
     /// A restart, if the budget still has one by then.
     Backoff,
     Quarantined(Quarantine),
@@ -100,6 +128,8 @@ pub enum Quarantine {
     CannotLoad { message: String },
     /// It was ended too often, or in a way that is never retried; `last` is the latest.
     NoRestart { why: NoRestart, last: String },
+    /// It ran out of memory, and `on_oom` says to leave it at that.
+    OutOfMemory { last: String },
 }
 
 /// What clients and operators see.
@@ -122,6 +152,10 @@ pub enum Availability {
     Unavailable,
 }
 
+/// Clients look at readiness before they send: a model that would serve them is ready.
+const RESTING: &str = "idle: the next request starts a worker";
+const WAKING: &str = "idle until now: a worker is starting";
+
 impl State {
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -132,6 +166,7 @@ impl State {
             Self::Ready { .. } => "ready",
             Self::Draining { .. } => "draining",
             Self::Stopping(_) => "stopping",
+            Self::Resting => "resting",
             Self::Backoff { .. } => "backoff",
             Self::Quarantined(_) => "quarantined",
         }
@@ -145,7 +180,7 @@ impl State {
             | Self::Ready { worker, .. }
             | Self::Draining { worker, .. }
             | Self::Stopping(Stopping { worker, .. }) => Some(*worker),
-            Self::Unloaded(_) | Self::Reserving { .. } => None,
+            Self::Unloaded(_) | Self::Reserving { .. } | Self::Resting => None,
             Self::Backoff { .. } | Self::Quarantined(_) => None,
         }
     }
@@ -158,8 +193,22 @@ impl State {
             | Self::Draining { timer, .. }
             | Self::Stopping(Stopping { timer, .. })
             | Self::Backoff { timer, .. } => Some(*timer),
-            Self::Unloaded(_) | Self::Reserving { .. } => None,
+            Self::Unloaded(_) | Self::Reserving { .. } | Self::Resting => None,
             Self::Ready { .. } | Self::Quarantined(_) => None,
+        }
+    }
+
+    /// Whether a request that waits is what this state waits for.
+    #[must_use]
+    pub fn heeds_demand(&self) -> bool {
+        match self {
+            Self::Resting => true,
+            Self::Draining { then, .. } | Self::Stopping(Stopping { then, .. }) => match then {
+                Then::Resting => true,
+                Then::Unloaded | Then::Reserving(_) | Then::Backoff | Then::Quarantined(_) => false,
+            },
+            Self::Unloaded(_) | Self::Reserving { .. } | Self::Starting { .. } => false,
+            Self::Ready { .. } | Self::Backoff { .. } | Self::Quarantined(_) => false,
         }
     }
 
@@ -171,13 +220,21 @@ impl State {
             Self::Unloaded(Unloaded::Denied { reason }) => {
                 status(Availability::Unavailable, reason)
             }
-            Self::Reserving { .. } => status(Availability::Loading, "waiting for memory"),
-            Self::Starting { .. } => status(Availability::Loading, ""),
+            Self::Reserving { coming: Coming::Load, .. } => {
+                status(Availability::Loading, "waiting for memory")
+            }
+            Self::Starting { coming: Coming::Load, .. } => status(Availability::Loading, ""),
+            Self::Reserving { coming: Coming::Demand, .. }
+            | Self::Starting { coming: Coming::Demand, .. } => status(Availability::Ready, WAKING),
+            Self::Resting => status(Availability::Ready, RESTING),
             Self::Ready { .. } => status(Availability::Ready, ""),
-            Self::Draining { then, .. } => then.status("it was no longer wanted"),
+            Self::Draining { then, cause, .. } => then.status(cause),
             Self::Stopping(Stopping { then, cause, .. }) => then.status(cause),
-            Self::Backoff { after, why, .. } => {
-                status(Availability::Loading, format!("restarts after {after:?}: {why}"))
+            Self::Backoff { after, why, retry: Retry::Paid, .. } => {
+                status(Availability::Loading, format!("restarts after {after:?} {why}"))
+            }
+            Self::Backoff { after, why, retry: Retry::Free(_), .. } => {
+                status(Availability::Loading, format!("tries again after {after:?}: {why}"))
             }
             Self::Quarantined(why) => status(Availability::Unavailable, why),
         }
@@ -189,9 +246,11 @@ impl Then {
     fn status(&self, cause: impl fmt::Display) -> Status {
         match self {
             Self::Unloaded => status(Availability::Unloading, ""),
-            Self::Reserving => {
+            Self::Reserving(Coming::Load) => {
                 status(Availability::Loading, "waiting for the previous worker to end")
             }
+            Self::Reserving(Coming::Demand) => status(Availability::Ready, WAKING),
+            Self::Resting => status(Availability::Ready, RESTING),
             Self::Backoff => status(Availability::Loading, format!("restarts: {cause}")),
             Self::Quarantined(why) => status(Availability::Unavailable, why),
         }
@@ -205,8 +264,12 @@ fn status(availability: Availability, reason: impl ToString) -> Status {
 impl fmt::Display for Quarantine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CannotLoad { message } => write!(f, "the model cannot be loaded: {message}"),
-            Self::NoRestart { why, last } => write!(f, "{why}; last: {last}"),
+            Self::CannotLoad { message } => {
+                write!(f, "load_error: the model cannot be loaded: {message}")?;
+            }
+            Self::NoRestart { why, last } => write!(f, "{why}; last: {last}")?,
+            Self::OutOfMemory { last } => write!(f, "stopped, as on_oom says; last: {last}")?,
         }
+        f.write_str("; loading it again (POST /v2/repository/models/NAME/load) clears this")
     }
 }

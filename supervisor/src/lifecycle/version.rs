@@ -19,15 +19,16 @@ use crate::process::{LogLimits, Start};
 use crate::repository::{EngineKind, Geometry, InstanceKind, Manifest, ModelFolder, Seat, View};
 use crate::request::{RequestError, What};
 use crate::route::{Route, RouteParts, ServingState, VersionEntry};
-use crate::schedule::SlotQueue;
+use crate::schedule::{BatchCap, SlotQueue};
 use crate::schema::{Port, Schema};
 
 /// How much longer than `infer_timeout` a worker may take over a request before it counts as hung.
 const HANG_GRACE: Duration = Duration::from_secs(1);
 /// How long a killed process may take to go before it is killed again.
 const KILL_REPEAT: Duration = Duration::from_secs(1);
-/// Per quarter of a second, beyond one for each completion.
-const SPARE_DOORBELLS: u32 = 2000;
+/// Per quarter of a second, beyond one for each completion. About half of what `lane::listen` reads
+/// of a flood in that time (64 packets in 10 ms), which is all of it that can be counted.
+const SPARE_DOORBELLS: u32 = 800;
 const FACTS: u32 = 50;
 
 /// A version that is loaded, or on its way up or down.
@@ -38,6 +39,7 @@ pub(super) struct Version {
     manifest: Manifest,
     infer_timeout: Duration,
     queue: Arc<SlotQueue>,
+    batch_cap: Arc<BatchCap>,
     instances: Vec<Instance>,
     /// From the first time an instance was ready.
     route: Option<Arc<Route>>,
@@ -78,16 +80,19 @@ impl Version {
         }
         let waiting = usize::try_from(settings.worker.queue).unwrap_or(usize::MAX);
         let queue = SlotQueue::new(waiting, watchlist);
+        let batch_cap = Arc::new(BatchCap::new(manifest.max_batch_size));
+        let shared = (kit, &batch_cap);
         let seats = manifest.seats(settings.worker.instances);
         let start = |(index, seat): (u16, &Seat)| {
             let id = InstanceId { model: folder.name.clone(), version, index };
             let load = load_spec(&manifest, found.path.clone(), seat, settings)?;
-            let spec = instance_spec(id, load, &manifest, settings, kit)?;
+            let spec = instance_spec(id, load, &manifest, settings, shared)?;
             Ok(Instance::start(spec, kit.clone(), Arc::clone(&queue), Arc::clone(changed)))
         };
         let instances = (0..).zip(&seats).map(start).collect::<Result<_, String>>()?;
         let (model, infer_timeout) = (folder.name.clone(), settings.worker.infer_timeout);
-        Ok(Self { model, version, manifest, infer_timeout, queue, instances, route: None })
+        let route = None;
+        Ok(Self { model, version, manifest, infer_timeout, queue, batch_cap, instances, route })
     }
 
     pub(super) async fn ask(&self, event: &Event) {
@@ -98,7 +103,16 @@ impl Version {
 
     pub(super) fn summary(&self) -> Summary {
         let views: Vec<InstanceView> = self.instances.iter().map(Instance::view).collect();
-        summarize(&views)
+        let mut summary = summarize(&views);
+        let serves = matches!(summary.state, ServingState::Ready | ServingState::Loading);
+        if let (true, Some(largest)) = (serves, self.batch_cap.reduced()) {
+            let cap = format!("batches of at most {largest} since a larger one ran out of memory");
+            let reasons = [cap, summary.reason];
+            let reasons: Vec<&str> =
+                reasons.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+            summary.reason = reasons.join("; ");
+        }
+        summary
     }
 
     /// What clients may know now. Makes the route when the first instance is ready, and ends its
@@ -166,6 +180,7 @@ impl Version {
             platform: self.manifest.platform.clone(),
             infer_timeout: self.infer_timeout,
             queue: Arc::clone(&self.queue),
+            batch_cap: Arc::clone(&self.batch_cap),
         };
         self.route =
             Some(Arc::new(Route::new(parts, schema(&self.model, &self.manifest, &loaded))));
@@ -180,7 +195,11 @@ fn summarize(views: &[InstanceView]) -> Summary {
     let going = has(Availability::Unloading);
     let (state, reason) = if has(Availability::Ready).is_some() {
         let partly = failed.or(coming).map(|view| format!("some instances: {}", reason(view)));
-        (ServingState::Ready, partly.unwrap_or_default())
+        // While one works it does not matter that others rest.
+        let silent = |view: &&InstanceView| view.status.reason.is_empty();
+        let mut ready = views.iter().filter(|v| v.status.availability == Availability::Ready);
+        let resting = ready.clone().find(silent).is_none().then(|| ready.next().map(reason));
+        (ServingState::Ready, partly.or(resting.flatten()).unwrap_or_default())
     } else if let Some(view) = coming {
         (ServingState::Loading, reason(view))
     } else if let Some(view) = going {
@@ -236,13 +255,35 @@ fn instance_spec(
     load: LoadSpec,
     manifest: &Manifest,
     settings: &ModelSettings,
-    kit: &Kit,
+    (kit, batch_cap): (&Kit, &Arc<BatchCap>),
 ) -> Result<InstanceSpec, String> {
     let worker = &settings.worker;
     let Geometry { request_bytes, response_bytes, slots } = Geometry::of(manifest, worker);
     let geometry = layout::Geometry::new(u32::from(slots), request_bytes, response_bytes);
-    let restart = &settings.restart;
-    let policy = Policy {
+    Ok(InstanceSpec {
+        id,
+        binary: kit.binaries.join(binary(manifest.engine)),
+        start: start(worker, load.device),
+        load,
+        geometry: geometry.map_err(|e| e.to_string())?,
+        policy: policy(settings),
+        health: HealthPolicy { grace: HANG_GRACE, spare_doorbells: SPARE_DOORBELLS, facts: FACTS },
+        confinement: confinement(worker),
+        handshake_timeout: worker.handshake_timeout,
+        infer_timeout: worker.infer_timeout,
+        idle_timeout: worker.idle_timeout,
+        batch_cap: Arc::clone(batch_cap),
+        log: LogLimits {
+            lines_per_second: worker.log_lines_per_second,
+            line_bytes: worker.log_line_bytes,
+            tail_lines: usize::from(worker.log_tail_lines),
+        },
+    })
+}
+
+fn policy(settings: &ModelSettings) -> Policy {
+    let (worker, restart) = (&settings.worker, &settings.restart);
+    Policy {
         load_timeout: worker.handshake_timeout.saturating_add(worker.load_timeout),
         drain_timeout: worker.drain_timeout,
         stop_grace: worker.stop_timeout,
@@ -257,26 +298,10 @@ fn instance_spec(
                 jitter: restart.backoff.jitter,
                 reset_after: restart.reset_after,
             },
-            no_retry_on: Vec::new(),
+            no_retry_on: restart.no_retry_on.clone(),
         },
-    };
-    Ok(InstanceSpec {
-        id,
-        binary: kit.binaries.join(binary(manifest.engine)),
-        start: start(worker, load.device),
-        load,
-        geometry: geometry.map_err(|e| e.to_string())?,
-        policy,
-        health: HealthPolicy { grace: HANG_GRACE, spare_doorbells: SPARE_DOORBELLS, facts: FACTS },
-        confinement: confinement(worker),
-        handshake_timeout: worker.handshake_timeout,
-        infer_timeout: worker.infer_timeout,
-        log: LogLimits {
-            lines_per_second: worker.log_lines_per_second,
-            line_bytes: worker.log_line_bytes,
-            tail_lines: usize::from(worker.log_tail_lines),
-        },
-    })
+        on_oom: restart.on_oom,
+    }
 }
 
 /// A zygote has asked no device anything, and that copies of it can use a GPU is not proven.

@@ -1,25 +1,30 @@
 //! One live worker: its process, its lane, its session, and the tasks that wait for them.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use proto::control::{Command, Confinement};
 use shared::id::{Generation, WorkerId};
 use shared::sys::socket;
+use shared::text::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::driver::Patience;
+use super::history::LastWords;
 use super::instance::{InstanceSpec, Kit};
 use super::{ExitClass, ExitReport};
-use crate::health::Incarnation;
+use crate::health::{Fingerprint, Incarnation};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
 use crate::process::{Child, Exit, Session, Speaker, Tail, WorkerCommand, output};
-use crate::schedule::SlotQueue;
 use crate::schedule::pool::LaneId;
+use crate::schedule::{Rest, SlotQueue};
 
 /// What a worker's tasks tell its driver.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub(super) struct Worker {
     pub(super) session: Option<Session>,
     /// It has loaded its model and hears commands.
     pub(super) listens: bool,
+    /// Requests that may be why it ended.
+    pub(super) blamed: Vec<Fingerprint>,
     pub(super) lane_events: mpsc::Receiver<LaneEvent>,
     pub(super) reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
@@ -62,9 +69,8 @@ impl Worker {
         queue: &Arc<SlotQueue>,
         id: WorkerId,
     ) -> Result<Self, ExitReport> {
-        let failed = |detail: String| ExitReport { class: ExitClass::SpawnFailed, detail };
-        let (ours, theirs) = socket::pair().map_err(|e| failed(format!("control socket: {e}")))?;
-        let (log, log_writer) = std::io::pipe().map_err(|e| failed(format!("log pipe: {e}")))?;
+        let (ours, theirs) = socket::pair().map_err(|e| not_started("control socket", &e))?;
+        let (log, log_writer) = std::io::pipe().map_err(|e| not_started("log pipe", &e))?;
         let seat = queue.seat();
         let seat_id = seat.id();
         let (lane_sender, lane_events) = mpsc::channel(LANE_EVENTS);
@@ -77,7 +83,7 @@ impl Worker {
             watchlist: Arc::clone(queue.watchlist()),
             events: lane_sender,
         });
-        let lane = lane.map_err(|e| failed(format!("shared memory: {e}")))?;
+        let lane = lane.map_err(|e| not_started("shared memory", &e))?;
         let command = WorkerCommand {
             binary: spec.binary.clone(),
             start: spec.start,
@@ -87,7 +93,8 @@ impl Worker {
             log: log_writer,
             group: None,
         };
-        let child = kit.spawner.spawn(command).await.map_err(|e| failed(e.to_string()))?;
+        let child = kit.spawner.spawn(command).await;
+        let child = child.map_err(|e| not_started("the process", &e))?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
         let tail = Tail::default();
@@ -111,6 +118,7 @@ impl Worker {
             lane,
             session: None,
             listens: false,
+            blamed: Vec::new(),
             lane_events,
             reports,
             reporter,
@@ -130,16 +138,23 @@ impl Worker {
         self.group.pid()
     }
 
-    pub(super) fn tail(&self) -> Vec<String> {
-        self.tail.lines()
-    }
-
-    pub(super) fn age(&self) -> Duration {
-        self.started.elapsed()
+    /// What is known of its end, once its exit was seen and what it had in flight was failed.
+    pub(super) fn last_words(&self) -> LastWords {
+        LastWords {
+            alive_for: self.started.elapsed(),
+            lines: self.tail.lines(),
+            in_flight: self.lane.unanswered(),
+            fingerprints: self.blamed.clone(),
+        }
     }
 
     pub(super) fn next_lane_event(&mut self) -> Option<LaneEvent> {
         self.lane_events.try_recv().ok()
+    }
+
+    /// Takes the lane out of service if nobody has used the model for so long.
+    pub(super) fn rest(&self, queue: &SlotQueue, limit: Duration) -> Rest {
+        queue.rest(self.seat, limit)
     }
 
     pub(super) fn join(&self, queue: &SlotQueue) {
@@ -182,6 +197,29 @@ impl Worker {
     }
 }
 
+/// What `what` could not be made for. If it is the supervisor that is short of something, the model
+/// has no part in it.
+fn not_started(what: &str, error: &(dyn Error + 'static)) -> ExitReport {
+    let class = if is_shortage(error) { ExitClass::SpawnStarved } else { ExitClass::SpawnFailed };
+    ExitReport { class, detail: format!("{what}: {}", chain(error)) }
+}
+
+/// Whether an error of the kernel, here or among the sources, says that descriptors, processes or
+/// memory ran out.
+fn is_shortage(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        let code = error.downcast_ref::<Errno>().copied().or(of_io.map(Errno::from_raw));
+        if let Some(code) = code {
+            let short = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
+            return short.contains(&code);
+        }
+        next = error.source();
+    }
+    false
+}
+
 async fn shake_hands(
     id: WorkerId,
     lane: Arc<Lane>,
@@ -191,19 +229,9 @@ async fn shake_hands(
     let session = Session::open(id, lane.socket(), lane.objects(), greeting).await;
     let report = match session {
         Ok(session) => Report::Attached(session),
-        Err(error) => Report::NoHandshake(with_sources(&error)),
+        Err(error) => Report::NoHandshake(chain(&error)),
     };
     let _gone = reporter.send(report).await;
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// What runs beside a worker until its end.
@@ -226,7 +254,7 @@ impl Tasks {
         self.output.abort();
         self.lane.drain();
         let class = match exit {
-            Exit::Code(code) => ExitClass::Code(code),
+            Exit::Code(code) => ExitClass::of_code(code),
             Exit::Signal(signal) => ExitClass::Signal(signal),
             Exit::Unknown => ExitClass::Unknown,
         };
@@ -237,5 +265,27 @@ impl Tasks {
         };
         // The driver waits for this report before it lets go of the worker.
         let _gone = reporter.send(Report::Exited(ExitReport { class, detail })).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::SpawnError;
+
+    #[test]
+    fn what_the_server_itself_lacks_is_told_from_what_is_wrong_with_the_worker() {
+        let spawn = |code: Errno| {
+            let source = io::Error::from_raw_os_error(code as i32);
+            SpawnError::Start { binary: "/nowhere".into(), source }
+        };
+        for short in [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM] {
+            let report = not_started("the process", &spawn(short));
+            assert_eq!(report.class, ExitClass::SpawnStarved, "{report}");
+            assert_eq!(not_started("a socket", &short).class, ExitClass::SpawnStarved);
+        }
+        let report = not_started("the process", &spawn(Errno::ENOENT));
+        assert_eq!(report.class, ExitClass::SpawnFailed);
+        assert!(report.detail.contains("/nowhere") && report.detail.contains("No such file"));
     }
 }

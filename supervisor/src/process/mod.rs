@@ -21,4 +21,4 @@ pub use child::{Child, Exit};
 pub use command::{Start, WorkerCommand};
 pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};
-pub use spawner::Spawner;
+pub use spawner::{SpawnError, Spawner};

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::id::WorkerId;
+use shared::text::clean;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::{Duration, Instant};
@@ -186,8 +187,7 @@ impl Splitter {
             return None;
         }
         let text = String::from_utf8_lossy(&bytes);
-        let harmless = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
-        let mut line: String = text.trim_end_matches('\r').chars().map(harmless).collect();
+        let mut line = clean(&text, usize::MAX);
         if cut {
             line.push_str(" [cut]");
         }
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(splitter.push(b"<3>ab"), [""; 0]);
         assert_eq!(splitter.push(b"c\n\nlonger than eight\nx"), ["<3>abc", "longer t [cut]"]);
         assert_eq!(splitter.rest(), ["x"]);
-        assert_eq!(splitter.push(b"\x1b[31m\xff\n"), ["\u{fffd}[31m\u{fffd}"]);
+        assert_eq!(splitter.push(b"\x1b[31m\xff\n"), [" [31m\u{fffd}"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! children of the thread that started the zygote.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 
@@ -30,7 +30,7 @@ impl Spawner {
     }
 
     /// Starts a worker, as a copy of its binary's zygote if it may be one and there is one.
-    pub async fn spawn(&self, command: WorkerCommand) -> io::Result<Child> {
+    pub async fn spawn(&self, command: WorkerCommand) -> Result<Child, SpawnError> {
         let command = match command.start {
             Start::Exec => command,
             Start::Zygote => match self.zygotes.fork(command).await? {
@@ -38,7 +38,12 @@ impl Spawner {
                 Forked::Declined(command) => command,
             },
         };
-        self.programs.spawn(&command.binary, command.program()?).await
+        let program = command.program();
+        let program = program.map_err(|source| {
+            let binary = command.binary.clone();
+            SpawnError::Start { binary, source }
+        })?;
+        self.programs.spawn(&command.binary, program).await
     }
 }
 
@@ -52,6 +57,16 @@ pub(super) struct Programs {
 struct Job {
     command: Command,
     started: oneshot::Sender<io::Result<Pid>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("the spawner thread has ended")]
+    Ended,
+    #[error("the task of the zygote has ended")]
+    Zygote,
+    #[error("cannot start {}", binary.display())]
+    Start { binary: PathBuf, source: io::Error },
 }
 
 impl Programs {
@@ -71,13 +86,11 @@ impl Programs {
         Ok(Self { jobs })
     }
 
-    /// `binary` is named in errors.
-    pub(super) async fn spawn(&self, binary: &Path, command: Command) -> io::Result<Child> {
+    pub(super) async fn spawn(&self, binary: &Path, command: Command) -> Result<Child, SpawnError> {
         let (started, child) = oneshot::channel();
-        let ended = || io::Error::other("the spawner thread has ended");
-        self.jobs.send(Job { command, started }).map_err(|_| ended())?;
-        let pid = child.await.map_err(|_| ended())?;
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", binary.display()));
-        Child::adopt(pid.map_err(named)?)
+        self.jobs.send(Job { command, started }).map_err(|_| SpawnError::Ended)?;
+        let pid = child.await.map_err(|_| SpawnError::Ended)?;
+        let binary = || binary.to_owned();
+        pid.and_then(Child::adopt).map_err(|source| SpawnError::Start { binary: binary(), source })
     }
 }

@@ -31,7 +31,7 @@ use super::child::{Child, Exit};
 use super::command::{WorkerCommand, zygote};
 use super::output::{self, LogLimits, Speaker, Tail};
 use super::readable::watch;
-use super::spawner::Programs;
+use super::spawner::{Programs, SpawnError};
 
 /// How long a framework may take to load.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -84,8 +84,10 @@ pub(super) enum Forked {
 
 #[derive(Debug, thiserror::Error)]
 enum ZygoteError {
-    #[error("it cannot be started: {0}")]
-    Start(#[source] io::Error),
+    #[error("it cannot be set up: {0}")]
+    SetUp(#[source] io::Error),
+    #[error(transparent)]
+    Start(#[from] SpawnError),
     #[error("it was not ready within {START_LIMIT:?}")]
     Late,
     #[error("it did not answer within {FORK_LIMIT:?}")]
@@ -106,7 +108,7 @@ impl Zygotes {
     }
 
     /// A copy of the zygote of the command's binary, if there is one.
-    pub(super) async fn fork(&self, command: WorkerCommand) -> io::Result<Forked> {
+    pub(super) async fn fork(&self, command: WorkerCommand) -> Result<Forked, SpawnError> {
         let mut zygote = self.of(&command.binary);
         let started = zygote.state.wait_for(|state| *state != State::Starting).await;
         match started.map(|state| *state) {
@@ -117,7 +119,7 @@ impl Zygotes {
         if let Err(unsent) = zygote.jobs.try_send(Job { command, answer }) {
             return Ok(Forked::Declined(unsent.into_inner().command));
         }
-        made.await.map_err(|_| io::Error::other("the task of the zygote has ended"))
+        made.await.map_err(|_| SpawnError::Zygote)
     }
 
     fn of(&self, binary: &Path) -> Zygote {
@@ -193,14 +195,14 @@ impl Keeper {
 
     async fn start(&self) -> Result<Running, ZygoteError> {
         let (ours, theirs) = socket::pair()?;
-        let (log, log_writer) = std::io::pipe().map_err(ZygoteError::Start)?;
-        let command = zygote(&self.binary, &theirs, &log_writer).map_err(ZygoteError::Start)?;
+        let (log, log_writer) = std::io::pipe().map_err(ZygoteError::SetUp)?;
+        let command = zygote(&self.binary, &theirs, &log_writer).map_err(ZygoteError::SetUp)?;
         drop((theirs, log_writer));
         let child = self.programs.spawn(&self.binary, command).await;
-        let child = child.map_err(ZygoteError::Start)?;
+        let child = child?;
         let speaker = Speaker::Zygote(self.name().to_string());
         tokio::spawn(output::forward(log, speaker, LOG, Tail::default()));
-        let socket = watch(ours).map_err(ZygoteError::Start)?;
+        let socket = watch(ours).map_err(ZygoteError::SetUp)?;
         let mut running = Running { child, socket, inbox: Inbox::new(MAX_PACKET_BYTES) };
         let first = timeout(START_LIMIT, async {
             tokio::select! {

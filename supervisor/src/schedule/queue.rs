@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +25,8 @@ pub struct SlotQueue {
     inner: Mutex<Inner>,
     /// Notified when the last waiter has left.
     empty: Notify,
+    /// Notified when a request finds no slot.
+    demand: Notify,
     /// Here because both planes have the queue: the one tells it of crashes, the other asks it.
     watchlist: Arc<Watchlist>,
 }
@@ -34,6 +37,10 @@ struct Inner {
     lanes: HashMap<LaneId, Arc<Lane>>,
     waiting: HashMap<WaiterId, oneshot::Sender<Turn>>,
     next_lane: u64,
+    /// When a request last came or went.
+    used: Instant,
+    /// A request has found no slot since the last lane joined or went to rest.
+    demanded: bool,
     /// Set when no worker will come any more.
     closed: Option<RequestError>,
 }
@@ -46,9 +53,12 @@ impl SlotQueue {
             lanes: HashMap::new(),
             waiting: HashMap::new(),
             next_lane: 0,
+            used: Instant::now(),
+            demanded: false,
             closed: None,
         };
-        Arc::new(Self { inner: Mutex::new(inner), empty: Notify::new(), watchlist })
+        let (empty, demand) = (Notify::new(), Notify::new());
+        Arc::new(Self { inner: Mutex::new(inner), empty, demand, watchlist })
     }
 
     /// What is held against requests of this version.
@@ -70,6 +80,8 @@ impl SlotQueue {
         let grants = inner.pool.join(id, lane.slots()).unwrap_or_default();
         inner.lanes.insert(id, Arc::clone(lane));
         inner.closed = None;
+        inner.used = Instant::now();
+        inner.demanded = false;
         let served = inner.serve(grants);
         drop(inner);
         Served::deliver(served);
@@ -83,6 +95,32 @@ impl SlotQueue {
         inner.lanes.remove(&id);
         drop(inner);
         Served::deliver(served);
+    }
+
+    /// Takes the lane out of service if no request has come or gone for `limit`, none waits and none
+    /// has a slot. Looking and acting are one step: a request that comes later waits for the next
+    /// lane, and none is on this one.
+    pub fn rest(&self, id: LaneId, limit: Duration) -> Rest {
+        let mut inner = self.lock();
+        let busy = inner.pool.in_use() > 0 || !inner.waiting.is_empty();
+        if busy || inner.used.elapsed() < limit {
+            return Rest::Refused;
+        }
+        let _nothing_in_use = inner.pool.leave(id);
+        inner.lanes.remove(&id);
+        inner.demanded = false;
+        Rest::Taken
+    }
+
+    /// Waits until a request has found no slot, since the last lane joined or went to rest.
+    pub async fn demand(&self) {
+        loop {
+            let notified = self.demand.notified();
+            if self.lock().demanded {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Waits until nobody waits for a slot.
@@ -140,13 +178,18 @@ impl SlotQueue {
         let mut served = Vec::new();
         let mut inner = self.lock();
         let attempt = inner.try_acquire(claim, &mut served);
+        let demanded = inner.demanded;
         drop(inner);
+        if demanded {
+            self.demand.notify_waiters();
+        }
         Served::deliver(served);
         attempt
     }
 
     fn freed(&self, slot: SlotRef) {
         let mut inner = self.lock();
+        inner.used = Instant::now();
         let served = match inner.pool.release(slot) {
             Released::Handed(grant) => match inner.serve_one(grant) {
                 Ok(served) => {
@@ -192,6 +235,7 @@ impl Inner {
         if let Some(why) = &self.closed {
             return Err(why.clone());
         }
+        self.used = Instant::now();
         loop {
             match self.pool.acquire(claim) {
                 Acquired::Granted(slot) => {
@@ -205,9 +249,11 @@ impl Inner {
                 Acquired::Queued(waiter) => {
                     let (sender, reply) = oneshot::channel();
                     self.waiting.insert(waiter, sender);
+                    self.demanded = true;
                     return Ok(Attempt::Waiting(waiter, reply));
                 }
                 Acquired::Full { limit } => {
+                    self.demanded = true;
                     let message =
                         format!("Exceeds maximum queue size: {limit} requests are waiting");
                     return Err(RequestError::new(What::QueueFull, message));
@@ -251,6 +297,15 @@ impl Inner {
             None => Err(self.pool.refuse(grant)),
         }
     }
+}
+
+/// Whether a lane went to rest.
+#[must_use = "a lane that was taken out of service has a worker to end"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    Taken,
+    /// Somebody uses the model, or did a moment ago.
+    Refused,
 }
 
 /// What a waiter is told.
@@ -317,5 +372,57 @@ impl SlotSink for Seat {
         if let Some(queue) = self.queue.upgrade() {
             queue.freed(SlotRef { lane: self.id, slot });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::id::{ModelName, ModelVersion};
+
+    use super::*;
+    use crate::health::PoisonPolicy;
+    use crate::schedule::pool::{Coming, Company};
+
+    const LANE: LaneId = LaneId(0);
+    const CLAIM: Claim = Claim { company: Company::Any, coming: Coming::New };
+
+    fn queue_of(limit: usize) -> Arc<SlotQueue> {
+        let (model, version) = (ModelName::new("m").unwrap(), ModelVersion::new(1).unwrap());
+        let policy = PoisonPolicy { after: 0, ttl: Duration::ZERO };
+        SlotQueue::new(limit, Arc::new(Watchlist::new(model, version, policy)))
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    #[tokio::test]
+    async fn a_lane_rests_only_when_nobody_waits_or_came_a_moment_ago() {
+        let queue = queue_of(8);
+        assert_eq!(queue.rest(LANE, Duration::from_secs(3600)), Rest::Refused);
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.acquire(CLAIM, soon()).await.map(drop) }
+        });
+        queue.demand().await;
+        assert_eq!(queue.rest(LANE, Duration::ZERO), Rest::Refused, "somebody waits");
+        waiting.abort();
+        let _aborted = waiting.await;
+        assert_eq!(queue.rest(LANE, Duration::ZERO), Rest::Taken);
+    }
+
+    #[tokio::test]
+    async fn demand_is_heard_also_by_who_listens_later_and_is_over_with_a_rest() {
+        let queue = queue_of(0);
+        let heard = |queue: &Arc<SlotQueue>| {
+            let queue = Arc::clone(queue);
+            async move { timeout_at(Instant::now(), queue.demand()).await.is_ok() }
+        };
+        assert!(!heard(&queue).await);
+        let refused = queue.acquire(CLAIM, soon()).await.map(drop);
+        assert_eq!(refused.unwrap_err().what, What::QueueFull);
+        assert!(heard(&queue).await, "also a request that must not wait wakes the model");
+        assert_eq!(queue.rest(LANE, Duration::ZERO), Rest::Taken);
+        assert!(!heard(&queue).await);
     }
 }

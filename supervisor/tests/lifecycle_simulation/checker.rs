@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::clock::MonotonicNanos;
 use shared::id::Generation;
-use supervisor::lifecycle::{Effect, State, Ticket};
+use supervisor::lifecycle::{Effect, State, StopCause, Ticket};
 
 use crate::subject::{MAX_RESTARTS, WINDOW};
 
@@ -22,6 +22,8 @@ pub(crate) struct Checker {
     pub(crate) alive: Option<Generation>,
     /// Grants, each with the generation that used it.
     held: BTreeMap<Ticket, Option<Generation>>,
+    /// Requests that wait for a worker; the transport gives them to the next one.
+    pub(crate) waiting: u64,
     failed: BTreeSet<Generation>,
     exits_seen: BTreeSet<Generation>,
     restarts: Vec<MonotonicNanos>,
@@ -51,6 +53,7 @@ impl Checker {
             Effect::FailInFlight { generation, .. } => self.in_flight_failed(*generation),
             Effect::Signal { .. } | Effect::KillGroup { .. } => self.signalled(effect),
             Effect::ReleaseQuota { ticket } => self.released(*ticket),
+            Effect::ReduceBatch => Ok(()),
             Effect::ReserveQuota { .. } | Effect::ArmTimer { .. } | Effect::Record(_) => Ok(()),
         }
     }
@@ -61,8 +64,9 @@ impl Checker {
             State::Ready { worker, .. } => Some(worker.generation),
             State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => None,
             State::Draining { .. } | State::Stopping(_) | State::Backoff { .. } => None,
-            State::Quarantined(_) => None,
+            State::Resting | State::Quarantined(_) => None,
         };
+        self.idle_is_idle(state)?;
         ensure(ready == self.route, || {
             format!("property 1: the route goes to {:?} in {state:?}", self.route)
         })
@@ -82,9 +86,14 @@ impl Checker {
 
     /// What must hold when nothing more will happen.
     pub(crate) fn at_rest(&self, state: &State) -> Checked {
-        let rests =
-            matches!(state, State::Unloaded(_) | State::Ready { .. } | State::Quarantined(_));
+        let rests = matches!(
+            state,
+            State::Unloaded(_) | State::Ready { .. } | State::Quarantined(_) | State::Resting
+        );
         ensure(rests, || format!("property 5: it came to rest in {state:?}"))?;
+        ensure(*state != State::Resting || self.waiting == 0, || {
+            format!("property 7: {} requests wait for a model that rests", self.waiting)
+        })?;
         let worker = state.worker();
         ensure(self.alive == worker.map(|worker| worker.generation), || {
             format!("property 5: {:?} lives on in {state:?}", self.alive)
@@ -96,6 +105,21 @@ impl Checker {
             !open.is_empty() && Some(**generation) != worker.map(|worker| worker.generation)
         });
         ensure(forgotten.is_none(), || format!("property 2: {forgotten:?} never got an answer"))
+    }
+
+    /// A worker that goes because nobody used it has nothing in flight.
+    fn idle_is_idle(&self, state: &State) -> Checked {
+        let going = match state {
+            State::Draining { worker, cause: StopCause::Idle, .. } => Some(worker.generation),
+            State::Stopping(stopping) if stopping.cause == StopCause::Idle => {
+                Some(stopping.worker.generation)
+            }
+            State::Draining { .. } | State::Stopping(_) | State::Resting => None,
+            State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => None,
+            State::Ready { .. } | State::Backoff { .. } | State::Quarantined(_) => None,
+        };
+        let open = going.filter(|generation| self.has_open(*generation));
+        ensure(open.is_none(), || format!("property 7: {open:?} rests with requests in flight"))
     }
 
     fn cancelled(&mut self, ticket: Ticket) -> Checked {
@@ -120,6 +144,9 @@ impl Checker {
     fn published(&mut self, generation: Generation, state: &State) -> Checked {
         let ready = matches!(state, State::Ready { worker, .. } if worker.generation == generation);
         self.route = Some(generation);
+        let first = 1_000_000 * generation.0;
+        self.open.entry(generation).or_default().extend(first..first + self.waiting);
+        self.waiting = 0;
         ensure(ready, || format!("property 1: a route was published in {state:?}"))
     }
 

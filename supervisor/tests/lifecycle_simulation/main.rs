@@ -1,4 +1,4 @@
-//! Drives the lifecycle machine through a made-up world, thousands of times, and checks the six
+//! Drives the lifecycle machine through a made-up world, thousands of times, and checks the seven
 //! properties of its contract after every step:
 //!
 //! 1. A route is published only in Ready, and withdrawn before any signal is sent.
@@ -6,8 +6,10 @@
 //! 3. Quota is released once per grant, and only after the exit was seen.
 //! 4. An event of an older generation, timer or reservation changes nothing and has no effect.
 //! 5. Restarts in any window never exceed the budget; when faults stop and timers are served, every
-//!    path rests in Unloaded, Ready or Quarantined.
+//!    path rests in Unloaded, Ready, Resting or Quarantined.
 //! 6. Requests to stop are idempotent in every state.
+//! 7. A worker that nobody uses is ended with nothing in flight, and no request waits for ever for a
+//!    model that rests.
 //!
 //! A seed that fails is named in the panic; `BULKHEAD_SIM_SEED=N` replays that one, and
 //! `BULKHEAD_SIM_SEEDS=N` sets how many are tried. Each property is also shown to have teeth: a
@@ -38,7 +40,7 @@ fn number_from(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn six_properties_hold_for_every_seed() {
+fn seven_properties_hold_for_every_seed() {
     let seeds = match number_from("BULKHEAD_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number_from("BULKHEAD_SIM_SEEDS").unwrap_or(SEEDS),
@@ -114,6 +116,16 @@ fn restarts_beyond_the_budget_are_caught() {
 #[test]
 fn a_kill_that_is_tried_once_is_caught() {
     is_caught(Mutation::KillOnce, "property 5");
+}
+
+#[test]
+fn demand_that_is_not_heard_is_caught() {
+    is_caught(Mutation::DeafToDemand, "property 7");
+}
+
+#[test]
+fn a_rest_in_the_middle_of_requests_is_caught() {
+    is_caught(Mutation::RestWhileBusy, "property 7");
 }
 
 #[test]

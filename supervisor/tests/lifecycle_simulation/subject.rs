@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use shared::clock::MonotonicNanos;
 use shared::id::Generation;
+use supervisor::config::OnOom;
+use supervisor::exit_kind::{ExitKind, ExitPattern};
 use supervisor::lifecycle::{
     Backoff, Effect, Effects, Event, ExitClass, ExitReport, Jitter, Machine, Outcome, Policy,
     RestartPolicy, State,
@@ -32,6 +34,10 @@ pub(crate) enum Mutation {
     KillOnce,
     /// Each request to stop sends a signal.
     SignalAgain,
+    /// A request that waits is not heard of.
+    DeafToDemand,
+    /// A worker is called idle while it has requests.
+    RestWhileBusy,
 }
 
 pub(crate) const MAX_RESTARTS: u32 = 3;
@@ -49,13 +55,20 @@ impl Subject {
         Self { machine: Machine::new(policy(MAX_RESTARTS * more)), mutation }
     }
 
+    pub(crate) fn rests_while_busy(&self) -> bool {
+        self.mutation == Mutation::RestWhileBusy
+    }
+
     pub(crate) fn state(&self) -> &State {
         self.machine.state()
     }
 
     pub(crate) fn on(&mut self, event: Event, now: MonotonicNanos) -> Effects {
         let event = self.tamper_with_event(event);
-        let stop = matches!(event, Event::Unwanted | Event::StopNow);
+        let stop = matches!(event, Event::Unwanted | Event::ServerEnds | Event::StopNow);
+        if self.mutation == Mutation::DeafToDemand && event == Event::Demand {
+            return Effects::new();
+        }
         let effects = match self.machine.on(event, now) {
             Outcome::Accepted(effects) => effects,
             Outcome::Ignored(_) if self.mutation == Mutation::SignalAgain && stop => {
@@ -78,6 +91,7 @@ impl Subject {
             | Event::LoadFailed { generation, .. }
             | Event::Unhealthy { generation, .. }
             | Event::Drained { generation }
+            | Event::Idle { generation }
             | Event::Exited { generation, .. } = &mut event
         {
             *generation = current;
@@ -105,6 +119,7 @@ impl Subject {
             }
             Mutation::None | Mutation::AcceptStale | Mutation::LargeBudget => {}
             Mutation::KillOnce | Mutation::SignalAgain => {}
+            Mutation::DeafToDemand | Mutation::RestWhileBusy => {}
         }
         effects
     }
@@ -159,7 +174,8 @@ fn policy(max_restarts: u32) -> Policy {
                 jitter: 0.5,
                 reset_after: Duration::from_secs(30),
             },
-            no_retry_on: vec![ExitClass::Code(78)],
+            no_retry_on: vec![ExitPattern::Kind(ExitKind::Code(78))],
         },
+        on_oom: OnOom::Restart,
     }
 }

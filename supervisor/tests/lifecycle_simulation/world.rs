@@ -8,7 +8,9 @@ use std::time::Duration;
 use shared::clock::MonotonicNanos;
 use shared::id::Generation;
 use supervisor::health::Reason;
-use supervisor::lifecycle::{Effect, Event, ExitClass, Jitter, LoadFault, State, Ticket, Token};
+use supervisor::lifecycle::{
+    Effect, Event, ExitClass, Jitter, LoadFault, Retry, State, Ticket, Token,
+};
 
 use crate::checker::{Checked, Checker, ensure};
 use crate::subject::{Mutation, Subject, exit_event};
@@ -32,6 +34,8 @@ pub(crate) struct World {
     exits_delivered: Generation,
     signals: Signals,
     told_drained: Option<Generation>,
+    /// In calm times once is enough, or a machine that is deaf would keep the world going.
+    told_demand: bool,
     requests: u64,
     mood: Mood,
 }
@@ -66,6 +70,10 @@ pub(crate) struct Tally {
     quarantined: u64,
     denied: u64,
     cancelled: u64,
+    idle: u64,
+    woken: u64,
+    starved: u64,
+    rest_resting: u64,
     rest_ready: u64,
     rest_unloaded: u64,
     rest_quarantined: u64,
@@ -82,7 +90,7 @@ impl Tally {
         self.clone().fields().into_iter().all(|count| *count > 50)
     }
 
-    fn fields(&mut self) -> [&mut u64; 11] {
+    fn fields(&mut self) -> [&mut u64; 15] {
         [
             &mut self.ready,
             &mut self.failed_requests,
@@ -92,6 +100,10 @@ impl Tally {
             &mut self.quarantined,
             &mut self.denied,
             &mut self.cancelled,
+            &mut self.idle,
+            &mut self.woken,
+            &mut self.starved,
+            &mut self.rest_resting,
             &mut self.rest_ready,
             &mut self.rest_unloaded,
             &mut self.rest_quarantined,
@@ -115,6 +127,7 @@ impl World {
             exits_delivered: Generation(0),
             signals: Signals::Heeded,
             told_drained: None,
+            told_demand: false,
             requests: 0,
             mood: Mood::Faulty,
         }
@@ -129,34 +142,51 @@ impl World {
             70..80 => self.complete(),
             80..84 => self.crash(),
             84..87 => self.turn_unhealthy(),
-            87..93 => self.replay()?,
+            87..89 => self.grow_idle()?,
+            89..93 => self.replay()?,
             _ => self.now = self.now.after(Duration::from_millis(self.dice.below(3000))),
         }
         self.notice_drained();
+        self.notice_demand();
         self.checker.standing(self.subject.state())?;
         self.stops_can_be_repeated()
     }
 
-    /// Faults stop, nobody asks for anything any more, and everything on the agenda happens.
+    /// Faults stop, nobody asks for anything any more, and everything on the agenda happens. Some
+    /// worlds are idle then, and some of those are woken once more.
     pub(crate) fn come_to_rest(&mut self) -> Checked {
         self.mood = Mood::Calm;
-        for _ in 0..2000 {
-            if self.agenda.is_empty() {
-                break;
+        self.settle()?;
+        if self.dice.one_in(2) {
+            self.grow_idle()?;
+            if self.dice.one_in(2) {
+                self.submit();
             }
-            self.next_on_agenda()?;
-            self.notice_drained();
-            self.checker.standing(self.subject.state())?;
+            self.settle()?;
         }
-        ensure(self.agenda.is_empty(), || "property 5: it never comes to rest".into())?;
         match self.subject.state() {
             State::Ready { .. } => self.tally.rest_ready += 1,
             State::Unloaded(_) => self.tally.rest_unloaded += 1,
+            State::Resting => self.tally.rest_resting += 1,
             State::Quarantined(_) => self.tally.rest_quarantined += 1,
             State::Reserving { .. } | State::Starting { .. } | State::Draining { .. } => {}
             State::Stopping(_) | State::Backoff { .. } => {}
         }
         self.checker.at_rest(self.subject.state())
+    }
+
+    fn settle(&mut self) -> Checked {
+        self.notice_demand();
+        for _ in 0..2000 {
+            if self.agenda.is_empty() {
+                return Ok(());
+            }
+            self.next_on_agenda()?;
+            self.notice_drained();
+            self.notice_demand();
+            self.checker.standing(self.subject.state())?;
+        }
+        Err("property 5: it never comes to rest".into())
     }
 
     fn next_on_agenda(&mut self) -> Checked {
@@ -178,7 +208,8 @@ impl World {
     fn ask(&mut self) -> Checked {
         let event = match self.dice.below(20) {
             0..11 => Event::Wanted,
-            11..16 => Event::Unwanted,
+            11..15 => Event::Unwanted,
+            15 => Event::ServerEnds,
             16..18 => Event::StopNow,
             _ => Event::OperatorReset,
         };
@@ -192,6 +223,37 @@ impl World {
         if let Some(generation) = self.checker.route {
             self.requests += 1;
             self.checker.open.entry(generation).or_default().insert(self.requests);
+        } else if matches!(self.subject.state(), State::Unloaded(_) | State::Quarantined(_)) {
+            // It is refused.
+        } else {
+            self.checker.waiting += 1;
+        }
+    }
+
+    /// The transport takes an unused lane out of service, and says so, in one step.
+    fn grow_idle(&mut self) -> Checked {
+        let Some(generation) = self.checker.route else { return Ok(()) };
+        if self.checker.has_open(generation) && !self.subject.rests_while_busy() {
+            return Ok(());
+        }
+        self.tally.idle += 1;
+        self.deliver(Event::Idle { generation })
+    }
+
+    /// As long as somebody waits, who rests is told.
+    fn notice_demand(&mut self) {
+        let state = self.subject.state();
+        match state {
+            State::Unloaded(_) | State::Quarantined(_) => self.checker.waiting = 0,
+            State::Resting | State::Draining { .. } | State::Stopping(_) => {}
+            State::Reserving { .. } | State::Starting { .. } => {}
+            State::Ready { .. } | State::Backoff { .. } => {}
+        }
+        let told = self.agenda.values().any(|c| matches!(c, Coming::Deliver(Event::Demand)));
+        if state.heeds_demand() && self.checker.waiting > 0 && !told && !self.told_demand {
+            self.told_demand = self.mood == Mood::Calm;
+            self.tally.woken += 1;
+            self.plan(20, Coming::Deliver(Event::Demand));
         }
     }
 
@@ -249,7 +311,8 @@ impl World {
             self.asked = None;
         }
         let timer = matches!(event, Event::Timer { .. });
-        if timer && matches!(before, State::Backoff { .. }) && before != *self.subject.state() {
+        let paid = matches!(before, State::Backoff { retry: Retry::Paid, .. });
+        if timer && paid && before != *self.subject.state() {
             self.tally.restarts += 1;
             self.checker.restarted(self.now)?;
         }
@@ -277,10 +340,12 @@ impl World {
             | Event::LoadFailed { generation, .. }
             | Event::Unhealthy { generation, .. }
             | Event::Drained { generation }
+            | Event::Idle { generation }
             | Event::Exited { generation, .. } => *generation <= self.exits_delivered,
             Event::Timer { token } => Some(*token) != self.armed,
             Event::Granted { ticket } | Event::Denied { ticket, .. } => Some(*ticket) != self.asked,
-            Event::Wanted | Event::Unwanted | Event::StopNow | Event::OperatorReset => false,
+            Event::Wanted | Event::Unwanted | Event::ServerEnds | Event::Demand => false,
+            Event::StopNow | Event::OperatorReset => false,
         }
     }
 
@@ -296,6 +361,7 @@ impl World {
                 self.tally.cancelled += 1;
             }
             Effect::FailInFlight { .. } => self.tally.failed_requests += 1,
+            Effect::ReduceBatch => {}
             Effect::PublishRoute { .. } | Effect::WithdrawRoute { .. } => {}
             Effect::ReleaseQuota { .. } | Effect::Record(_) => {}
         }
@@ -316,7 +382,10 @@ impl World {
 
     fn spawn(&mut self, generation: Generation) {
         if self.goes_wrong(10) {
-            let exit = exit_event(generation, ExitClass::SpawnFailed, Jitter::NONE);
+            let starved = self.dice.one_in(2);
+            self.tally.starved += u64::from(starved);
+            let class = if starved { ExitClass::SpawnStarved } else { ExitClass::SpawnFailed };
+            let exit = exit_event(generation, class, Jitter::NONE);
             return self.plan(100, Coming::Deliver(exit));
         }
         self.checker.alive = Some(generation);
@@ -372,7 +441,7 @@ impl World {
     }
 
     fn stops_can_be_repeated(&self) -> Checked {
-        for request in [Event::Unwanted, Event::StopNow] {
+        for request in [Event::Unwanted, Event::ServerEnds, Event::StopNow] {
             let mut stopped = self.subject.clone();
             let _first = stopped.on(request.clone(), self.now);
             let state = stopped.state().clone();

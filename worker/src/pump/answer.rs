@@ -9,13 +9,13 @@ use shared::memory::TrustedObject;
 use shared::ring::consumer::Taken;
 use shared::ring::layout::{Place, Status};
 use shared::ring::producer::ResponseProducer;
+use shared::text::{chain, clean};
 
 use crate::control::{Control, ControlError};
 use crate::engine::{Engine, EngineError, PlaceError, Request};
 use crate::pump::inputs::views;
 use crate::pump::reply::{Outcome, Reply};
 use crate::pump::run::PumpError;
-use crate::text::{chain, clean};
 
 /// The part of a completion that the work has decided. What it says lies in the response slot.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Text that leaves this process: bounded, without control characters.
+//! Text that somebody else wrote, or that leaves this process: bounded, without control characters.
 
 /// `text` with each control character replaced by a space, cut to at most `limit` bytes between
 /// two characters.
@@ -10,6 +10,18 @@ pub fn clean(text: &str, limit: usize) -> String {
             break;
         }
         cleaned.push(character);
+    }
+    cleaned
+}
+
+/// As [`clean`], with its line breaks kept: for messages of several lines, as of a stack trace.
+pub fn clean_lines(text: &str, limit: usize) -> String {
+    let mut cleaned = String::with_capacity(text.len().min(limit));
+    for line in text.trim_end().split('\n') {
+        if !cleaned.is_empty() && cleaned.len() < limit {
+            cleaned.push('\n');
+        }
+        cleaned.push_str(&clean(line, limit - cleaned.len()));
     }
     cleaned
 }
@@ -39,12 +51,22 @@ mod tests {
         assert_eq!(clean("trace\n", 100), "trace");
     }
 
+    #[test]
+    fn lines_can_be_kept() {
+        assert_eq!(clean_lines("a\tb\r\n  c\u{1b}[1m\n", 100), "a b\n  c [1m");
+        assert_eq!(clean_lines("ab\ncd", 3), "ab\n");
+        assert_eq!(clean_lines("ab\ncd", 4), "ab\nc");
+    }
+
     proptest! {
         #[test]
         fn cleaned_text_keeps_its_bounds(text in any::<String>(), limit in 0_usize..64) {
             let cleaned = clean(&text, limit);
             prop_assert!(cleaned.len() <= limit);
             prop_assert!(!cleaned.chars().any(char::is_control));
+            let lines = clean_lines(&text, limit);
+            prop_assert!(lines.len() <= limit);
+            prop_assert!(!lines.chars().any(|c| c.is_control() && c != '\n'));
         }
     }
 }
