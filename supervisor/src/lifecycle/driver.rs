@@ -50,6 +50,8 @@ enum Woken {
     Lane(LaneEvent),
     Timer(Token),
     Judge,
+    /// The worker's memory was looked at.
+    Measured,
 }
 
 impl Driver {
@@ -62,7 +64,14 @@ impl Driver {
         let machine = Machine::new(spec.policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
         let (view, _) =
-            watch::channel(InstanceView { state, status, gone: Gone::Yes, loaded: None });
+            watch::channel(InstanceView {
+                state,
+                status,
+                gone: Gone::Yes,
+                loaded: None,
+                limits: None,
+                private_memory: None,
+            });
         Self {
             spec,
             kit,
@@ -103,6 +112,7 @@ impl Driver {
                     self.handle(Event::Timer { token }).await;
                 }
                 Woken::Judge => self.judge().await,
+                Woken::Measured => self.judge_memory().await,
             }
             self.publish(&changed);
         }
@@ -126,6 +136,7 @@ impl Driver {
                 biased;
                 Some(event) = worker.lane_events.recv() => Woken::Lane(event),
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
+                Ok(()) = worker.usage.changed() => Woken::Measured,
                 token = alarm => Woken::Timer(token),
                 event = self.inbox.recv(), if open => Woken::Asked(event),
                 _ = judge.tick() => Woken::Judge,
@@ -244,6 +255,8 @@ impl Driver {
                     pid = worker.pid(),
                     "worker started"
                 );
+                let (model, limits) = (instance.model.as_str(), worker.limits());
+                debug!(model, generation = generation.0, %limits, "worker enclosed");
                 self.worker = Some(worker);
             }
             Err(exit) => {
@@ -365,13 +378,23 @@ impl Driver {
             completions: activity.completions,
             doorbells: activity.doorbells,
             facts: activity.facts,
+            memory: worker.usage.borrow().used,
         };
-        match self.spec.health.judge(&seen) {
+        self.follow(self.spec.health.judge(&seen)).await;
+    }
+
+    /// Between two judgements: memory is gone sooner than anything else.
+    async fn judge_memory(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let seen = Observation { memory: worker.usage.borrow().used, ..Observation::default() };
+        self.follow(self.spec.health.judge(&seen)).await;
+    }
+
+    async fn follow(&mut self, verdict: Verdict) {
+        let Some(generation) = self.worker.as_ref().map(Worker::generation) else { return };
+        match verdict {
             Verdict::Healthy => {}
-            Verdict::Unhealthy(why) => {
-                let generation = worker.generation();
-                self.handle(Event::Unhealthy { generation, why }).await;
-            }
+            Verdict::Unhealthy(why) => self.handle(Event::Unhealthy { generation, why }).await,
         }
     }
 
@@ -430,6 +453,8 @@ impl Driver {
         let (state, status) = (self.machine.state().name(), self.machine.status());
         let loaded = self.loaded.clone();
         let gone = Gone::of(self.machine.state());
+        let limits = self.worker.as_ref().map(|worker| Arc::clone(worker.limits()));
+        let private_memory = self.worker.as_ref().and_then(|w| w.usage.borrow().private);
         let new = self.view.send_if_modified(|view| {
             let same_load = match (&view.loaded, &loaded) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -437,7 +462,7 @@ impl Driver {
                 (Some(_), None) | (None, Some(_)) => false,
             };
             let same = view.state == state && view.status == status && same_load;
-            *view = InstanceView { state, status, gone, loaded };
+            *view = InstanceView { state, status, gone, loaded, limits, private_memory };
             !same
         });
         if new {

@@ -11,6 +11,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::driver::Driver;
 use super::{Event, Policy, State, Status};
+use crate::config::{self, HostLimits};
+use crate::enclosure::{Enclosures, LimitsReport};
 use crate::health::HealthPolicy;
 use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner};
@@ -21,6 +23,7 @@ use crate::schedule::SlotQueue;
 #[derive(Clone, Debug)]
 pub struct Kit {
     pub spawner: Spawner,
+    pub enclosures: Enclosures,
     pub bells: Arc<Bells>,
     pub accounts: Arc<Mutex<Accounts>>,
     /// The folder of the worker binaries.
@@ -77,7 +80,10 @@ pub struct InstanceSpec {
     pub geometry: Geometry,
     pub policy: Policy,
     pub health: HealthPolicy,
+    /// What the worker gives up, but for what its enclosure says: `scratch` and `data_limit`.
     pub confinement: Confinement,
+    pub level: config::Confinement,
+    pub host: HostLimits,
     pub handshake_timeout: Duration,
     /// Longest time that one inference may take before its worker counts as hung.
     pub infer_timeout: Duration,
@@ -92,6 +98,10 @@ pub struct InstanceView {
     pub gone: Gone,
     /// What the newest worker that loaded said of its model.
     pub loaded: Option<Arc<Loaded>>,
+    /// What holds the worker that is there now.
+    pub limits: Option<Arc<LimitsReport>>,
+    /// Bytes of memory that would come free if that worker ended; looked at now and then.
+    pub private_memory: Option<u64>,
 }
 
 /// Whether an instance has no process and will have none before somebody acts.

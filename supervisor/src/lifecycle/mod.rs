@@ -49,6 +49,7 @@
 //!   short, on the way into either it makes `t = Reserving`, elsewhere it only clears the budget.
 //! - Draining, Stopping(Unloaded) with wanted: `t = Reserving`. Draining, Stopping(any) with
 //!   unwanted: `t = Unloaded`. The road down is not left halfway; only what follows it changes.
+//! - Unhealthy for its memory goes to Stopping with the kill already sent, also from Stopping itself.
 //! - Stop now, the second request to stop, goes from every live state to Stopping(Unloaded) with the
 //!   kill already sent; elsewhere it is the same as unwanted.
 //!
@@ -66,6 +67,7 @@ mod keeper;
 pub mod machine;
 pub mod restart;
 pub mod state;
+mod usage;
 mod version;
 mod worker;
 

@@ -258,14 +258,19 @@ fn instance_spec(
             no_retry_on: Vec::new(),
         },
     };
+    kit.enclosures.tell_shortfalls(&id.model, &worker.host, worker.confinement);
+    let memory = worker.host.memory.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+    let (grace, spare_doorbells, facts) = (HANG_GRACE, SPARE_DOORBELLS, FACTS);
     Ok(InstanceSpec {
         id,
         binary: kit.binaries.join(binary(manifest.engine)),
         load,
         geometry: geometry.map_err(|e| e.to_string())?,
         policy,
-        health: HealthPolicy { grace: HANG_GRACE, spare_doorbells: SPARE_DOORBELLS, facts: FACTS },
+        health: HealthPolicy { grace, spare_doorbells, facts, memory },
         confinement: confinement(worker),
+        level: worker.confinement,
+        host: worker.host.clone(),
         handshake_timeout: worker.handshake_timeout,
         infer_timeout: worker.infer_timeout,
         log: LogLimits {

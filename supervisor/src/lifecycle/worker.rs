@@ -7,16 +7,19 @@ use nix::sys::signal::Signal;
 use proto::control::{Command, Confinement};
 use shared::id::{Generation, WorkerId};
 use shared::sys::socket;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::driver::Patience;
 use super::instance::{InstanceSpec, Kit};
+use super::usage::{self, Usage};
 use super::{ExitClass, ExitReport};
+use crate::enclosure::report::TreeKill;
+use crate::enclosure::{Enclosure, Evidence, LimitsReport};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
-use crate::process::{Child, Exit, Session, Tail, WorkerCommand, output};
+use crate::process::{Child, Exit, Family, Session, Tail, WorkerCommand, output};
 use crate::schedule::SlotQueue;
 use crate::schedule::pool::LaneId;
 
@@ -43,6 +46,8 @@ pub(super) struct Worker {
     reporter: mpsc::Sender<Report>,
     seat: LaneId,
     group: Group,
+    enclosure: Arc<Enclosure>,
+    pub(super) usage: watch::Receiver<Usage>,
     tail: Tail,
     started: Instant,
     handshake: JoinHandle<()>,
@@ -76,14 +81,22 @@ impl Worker {
             events: lane_sender,
         });
         let lane = lane.map_err(|e| failed(format!("shared memory: {e}")))?;
+        let enclosed = kit.enclosures.enclose(&id, &spec.host, spec.level).await;
+        let enclosure = enclosed.map_err(|e| failed(with_sources(&e)))?;
+        let confinement = Confinement {
+            scratch: enclosure.report().scratch.clone(),
+            data_limit: enclosure.report().data_limit(),
+            ..spec.confinement.clone()
+        };
         let command = WorkerCommand {
             binary: spec.binary.clone(),
             worker: id.clone(),
             threads: spec.load.threads,
+            scratch: confinement.scratch.clone(),
             control: theirs,
             log: log_writer,
         };
-        let child = kit.spawner.spawn(command).await.map_err(|e| failed(e.to_string()))?;
+        let child = start_in(&enclosure, kit, command).await.map_err(failed)?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
         let tail = Tail::default();
@@ -92,13 +105,17 @@ impl Worker {
             output: tokio::spawn(output::forward(log, id.clone(), spec.log, tail.clone())),
             lane: Arc::clone(&lane),
             tail: tail.clone(),
+            enclosure: Arc::clone(&enclosure),
+            family: Arc::clone(kit.spawner.family()),
         };
         let group = child.group();
+        let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
+        let usage = usage::watch(&enclosure, group.pid(), arena);
         tokio::spawn(tasks.see_out(child, reporter.clone()));
         let handshake = tokio::spawn(shake_hands(
             id.clone(),
             Arc::clone(&lane),
-            (spec.handshake_timeout, spec.confinement.clone()),
+            (spec.handshake_timeout, confinement),
             reporter.clone(),
         ));
         Ok(Self {
@@ -111,6 +128,8 @@ impl Worker {
             reporter,
             seat: seat_id,
             group,
+            enclosure,
+            usage,
             tail,
             started: Instant::now(),
             handshake,
@@ -123,6 +142,10 @@ impl Worker {
 
     pub(super) fn pid(&self) -> i32 {
         self.group.pid()
+    }
+
+    pub(super) fn limits(&self) -> &Arc<LimitsReport> {
+        self.enclosure.report()
     }
 
     pub(super) fn tail(&self) -> Vec<String> {
@@ -167,6 +190,7 @@ impl Worker {
 
     pub(super) fn kill(&self) {
         self.group.signal(Signal::SIGKILL);
+        tokio::spawn(Arc::clone(&self.enclosure).end_tree());
     }
 
     /// Forgets a worker whose exit was seen.
@@ -175,6 +199,26 @@ impl Worker {
         queue.leave(self.seat);
         bells.remove(&self.lane);
     }
+}
+
+/// Starts the process and moves it into its enclosure. Nothing has told it anything yet.
+async fn start_in(
+    enclosure: &Arc<Enclosure>,
+    kit: &Kit,
+    command: WorkerCommand,
+) -> Result<Child, String> {
+    let started = match kit.spawner.spawn(command).await {
+        Ok(child) => match enclosure.adopt(child.group().pid()).await {
+            Ok(()) => Ok(child),
+            // Dropping the child kills it.
+            Err(error) => Err(with_sources(&error)),
+        },
+        Err(error) => Err(error.to_string()),
+    };
+    if started.is_err() {
+        tokio::spawn(Arc::clone(enclosure).dissolve());
+    }
+    started
 }
 
 async fn shake_hands(
@@ -208,23 +252,22 @@ struct Tasks {
     output: JoinHandle<std::io::Result<()>>,
     lane: Arc<Lane>,
     tail: Tail,
+    enclosure: Arc<Enclosure>,
+    family: Arc<Family>,
 }
 
 impl Tasks {
     /// Waits for the exit, then for what the worker had still said, then reports.
     async fn see_out(mut self, mut child: Child, reporter: mpsc::Sender<Report>) {
         let exit = child.wait().await;
+        let evidence = self.end_tree().await;
         // Both ends by themselves when the worker's ends of socket and pipe are closed.
         let _late = timeout(LAST_WORDS, &mut self.listen).await;
         let _late = timeout(LAST_WORDS, &mut self.output).await;
         self.listen.abort();
         self.output.abort();
         self.lane.drain();
-        let class = match exit {
-            Exit::Code(code) => ExitClass::Code(code),
-            Exit::Signal(signal) => ExitClass::Signal(signal),
-            Exit::Unknown => ExitClass::Unknown,
-        };
+        let class = class(exit, evidence);
         // The last lines are in the record; of a signal they say nothing.
         let detail = match exit {
             Exit::Code(_) => self.tail.lines().pop().unwrap_or_default(),
@@ -232,5 +275,29 @@ impl Tasks {
         };
         // The driver waits for this report before it lets go of the worker.
         let _gone = reporter.send(Report::Exited(ExitReport { class, detail })).await;
+        // Nobody waits for it: the next generation has names of its own.
+        self.enclosure.dissolve().await;
+    }
+
+    /// Ends what the worker has started and left, and says what the kernel knows of its end.
+    async fn end_tree(&self) -> Evidence {
+        let evidence = self.enclosure.examine().await;
+        match self.enclosure.report().tree_kill {
+            TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
+            TreeKill::ProcessGroup => self.family.end_strays().await,
+        }
+        evidence
+    }
+}
+
+/// The kernel's own count tells memory from other reasons for the same signal.
+fn class(exit: Exit, evidence: Evidence) -> ExitClass {
+    match exit {
+        Exit::Signal(signal) if signal == Signal::SIGKILL as i32 && evidence.oom_kills > 0 => {
+            ExitClass::HostOutOfMemory
+        }
+        Exit::Code(code) => ExitClass::Code(code),
+        Exit::Signal(signal) => ExitClass::Signal(signal),
+        Exit::Unknown => ExitClass::Unknown,
     }
 }

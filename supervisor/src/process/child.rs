@@ -1,6 +1,5 @@
 //! A running worker process.
 
-use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -9,11 +8,15 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shared::sync::{AtomicBool, Ordering};
 
+use super::strays::Member;
+
 /// A process that leads a group of its own. It is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Child {
     process: tokio::process::Child,
     group: Group,
+    /// Dropped after the process: it is no stray before it was reaped.
+    _member: Member,
 }
 
 /// The process group of one worker.
@@ -34,10 +37,9 @@ pub enum Exit {
 }
 
 impl Child {
-    pub(super) fn new(process: tokio::process::Child) -> io::Result<Self> {
-        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.ok_or_else(|| io::Error::other("the process has no id"))?;
-        Ok(Self { process, group: Group { leader: Pid::from_raw(pid), reaped: Arc::default() } })
+    pub(super) fn new(process: tokio::process::Child, pid: i32, member: Member) -> Self {
+        let group = Group { leader: Pid::from_raw(pid), reaped: Arc::default() };
+        Self { process, group, _member: member }
     }
 
     pub fn group(&self) -> Group {

@@ -8,10 +8,9 @@ use shared::id::WorkerId;
 use tokio::process::Command;
 
 /// Variables that a worker inherits; everything else of the supervisor's environment stays here.
-const INHERITED: [&str; 9] = [
+const INHERITED: [&str; 8] = [
     "PATH",
     "LANG",
-    "TMPDIR",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
@@ -27,6 +26,8 @@ pub struct WorkerCommand {
     pub worker: WorkerId,
     /// Threads that one inference may use, for libraries that look at their environment.
     pub threads: u16,
+    /// The only folder that it may write to, absolute: its home, and where its libraries put files.
+    pub scratch: PathBuf,
     /// The worker's end of the control socket: its standard input.
     pub control: OwnedFd,
     /// Where its standard output and error go.
@@ -48,6 +49,8 @@ impl WorkerCommand {
             .arg(format!("supervisor={}", std::process::id()))
             .env_clear()
             .env("OMP_NUM_THREADS", self.threads.to_string())
+            .env("TMPDIR", &self.scratch)
+            .env("HOME", &self.scratch)
             .stdin(Stdio::from(self.control))
             .stdout(Stdio::from(self.log.try_clone()?))
             .stderr(Stdio::from(self.log));

@@ -5,6 +5,7 @@
 //! - [`child`]: a running process: signals to its group, its exit.
 //! - [`session`]: the handshake, and commands afterwards.
 //! - [`output`]: its log lines, bounded.
+//! - [`strays`]: orphans of workers, where no control group ends them.
 //!
 //! Nothing here decides when a worker should live; `lifecycle` does.
 
@@ -13,9 +14,11 @@ pub mod command;
 pub mod output;
 pub mod session;
 pub mod spawner;
+pub mod strays;
 
 pub use child::{Child, Exit};
 pub use command::WorkerCommand;
 pub use output::{LogLimits, Tail};
 pub use session::{HandshakeError, Session};
 pub use spawner::Spawner;
+pub use strays::Family;
