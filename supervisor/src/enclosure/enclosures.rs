@@ -229,7 +229,9 @@ impl Enclosure {
             let this = Arc::clone(&self);
             let removed = spawn_blocking(move || {
                 let remove = |leaf: &Leaf| {
-                    leaf.remove().inspect_err(|_| leaf.end()).map_err(|e| (leaf.folder().to_owned(), e))
+                    leaf.remove()
+                        .inspect_err(|_| leaf.end())
+                        .map_err(|e| (leaf.folder().to_owned(), e))
                 };
                 // Each is tried, whatever came of the others.
                 this.leaves.iter().map(remove).fold(Ok(()), Result::and)

@@ -235,8 +235,7 @@ mod tests {
     };
 
     fn report(leaves: &[(Kind, &[Controller])], confinement: Confinement) -> LimitsReport {
-        let leaf =
-            |(kind, c): &(Kind, &[Controller])| (kind.clone(), c.iter().copied().collect());
+        let leaf = |(kind, c): &(Kind, &[Controller])| (kind.clone(), c.iter().copied().collect());
         let leaves = leaves.iter().map(leaf).collect();
         let held = Held { leaves, scratch: "/s".into(), ..Held::default() };
         LimitsReport::new(held, &LIMITS, confinement)

@@ -28,7 +28,8 @@ const ROUNDS: usize = 1 << 20;
 /// for a thread of the runtime.
 pub(super) fn remove(parent: &Path, name: &str) -> io::Result<()> {
     let parent = File::open(parent)?;
-    let mut removal = Removal { parent: parent.as_fd(), name, moved: 0, problem: None, progress: 0 };
+    let mut removal =
+        Removal { parent: parent.as_fd(), name, moved: 0, problem: None, progress: 0 };
     for _ in 0..ROUNDS {
         let parts = removal.parts()?;
         if parts.is_empty() {

@@ -50,9 +50,18 @@ pub enum Verdict {
 pub enum Reason {
     Violation(String),
     /// It has more host memory than it may, in bytes.
-    HostMemory { used: u64, limit: u64 },
-    Hung { overdue: Duration },
-    Flood { what: Flood, seen: u32, limit: u32 },
+    HostMemory {
+        used: u64,
+        limit: u64,
+    },
+    Hung {
+        overdue: Duration,
+    },
+    Flood {
+        what: Flood,
+        seen: u32,
+        limit: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +75,8 @@ impl HealthPolicy {
         if let Some(violation) = &seen.violation {
             return Verdict::Unhealthy(Reason::Violation(violation.clone()));
         }
-        let over_memory = |limit: &u64| seen.memory.filter(|used| used > limit).map(|u| (u, *limit));
+        let over_memory =
+            |limit: &u64| seen.memory.filter(|used| used > limit).map(|u| (u, *limit));
         if let Some((used, limit)) = self.memory.as_ref().and_then(over_memory) {
             return Verdict::Unhealthy(Reason::HostMemory { used, limit });
         }
@@ -145,10 +155,7 @@ mod tests {
     fn memory_counts_where_there_is_a_limit_and_somebody_looked() {
         let seen = |memory| Observation { memory, ..Observation::default() };
         assert_eq!(reason(&seen(Some(1000))), None);
-        assert_eq!(
-            reason(&seen(Some(1001))),
-            Some(Reason::HostMemory { used: 1001, limit: 1000 })
-        );
+        assert_eq!(reason(&seen(Some(1001))), Some(Reason::HostMemory { used: 1001, limit: 1000 }));
         assert_eq!(reason(&seen(None)), None);
         let boundless = HealthPolicy { memory: None, ..POLICY };
         assert_eq!(boundless.judge(&seen(Some(u64::MAX))), Verdict::Healthy);

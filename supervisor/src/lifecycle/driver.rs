@@ -63,15 +63,14 @@ impl Driver {
     ) -> Self {
         let machine = Machine::new(spec.policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
-        let (view, _) =
-            watch::channel(InstanceView {
-                state,
-                status,
-                gone: Gone::Yes,
-                loaded: None,
-                limits: None,
-                private_memory: None,
-            });
+        let (view, _) = watch::channel(InstanceView {
+            state,
+            status,
+            gone: Gone::Yes,
+            loaded: None,
+            limits: None,
+            private_memory: None,
+        });
         Self {
             spec,
             kit,
