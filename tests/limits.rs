@@ -58,7 +58,7 @@ fn is_root(test: &str) -> bool {
 fn folders(server: &Supervisor) -> Vec<PathBuf> {
     let mut roots = groups_of(server.pid());
     roots.extend(inside(&server.scratch()));
-    roots.iter().flat_map(|root| inside(root)).collect()
+    roots.iter().flat_map(inside).collect()
 }
 
 fn inside(folder: &PathBuf) -> Vec<PathBuf> {
@@ -131,7 +131,7 @@ fn a_worker_that_limits_itself_is_said_to() {
     assert!(limits.contains("tree ended by its process group"), "{limits}");
     let said = "cpu_limit is not held: no control group for it";
     assert_eq!(server.logs().wait_for_number(1, "victim", said).len(), 1);
-    assert_eq!(groups_of(server.pid()), [PathBuf::new(); 0]);
+    assert!(groups_of(server.pid()).is_empty());
 }
 
 #[test]
@@ -218,8 +218,8 @@ fn nothing_is_left_of_an_unload_and_of_a_drained_server() {
     wait_for_folders_of(&server, 1);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_for_exit().code(), Some(0));
-    assert_eq!(groups_of(server.pid()), [PathBuf::new(); 0]);
-    assert_eq!(inside(&server.scratch()), [PathBuf::new(); 0]);
+    assert!(groups_of(server.pid()).is_empty());
+    assert!(inside(&server.scratch()).is_empty());
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn an_ordinary_user_has_less_and_is_told_so() {
         .user(NOBODY)
         .start();
     assert!(limits_of(&server, "victim").contains("by a watchdog only"));
-    assert_eq!(groups_of(server.pid()), [PathBuf::new(); 0]);
+    assert!(groups_of(server.pid()).is_empty());
     let hoarder = server.infer_aside(Infer::command("victim", "leak 300MiB"));
     assert!(last_exit(&server, "victim").1.contains("memory_limit is 67108864"));
     let _late = hoarder.answer();
@@ -263,7 +263,29 @@ fn an_ordinary_user_has_less_and_is_told_so() {
     wait_for_folders_of(&server, 2);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_for_exit().code(), Some(0));
-    assert_eq!(folders(&server), [PathBuf::new(); 0]);
+    assert!(folders(&server).is_empty());
+}
+
+#[test]
+fn groups_are_made_where_the_configuration_says() {
+    let test = "groups_are_made_where_the_configuration_says";
+    let server = victim_and_neighbour().start();
+    if !is_held_by_groups(&server, "processes", test) {
+        return;
+    }
+    let leaves = leaves_of(server.worker("victim").pid);
+    let leaf = leaves.iter().find(|leaf| leaf.join("pids.max").exists()).unwrap();
+    let folder = leaf.ancestors().nth(2).unwrap().join(format!("of-test-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let path = format!("{folder:?}");
+    let mut only = victim_and_neighbour().set("limits.cgroup", &path).start();
+    let limits = limits_of(&only, "victim");
+    assert!(limits.contains("memory unlimited"), "{limits}");
+    assert!(limits.contains("processes 256 by cgroup v"), "{limits}");
+    assert!(leaves_of(only.worker("victim").pid).iter().all(|leaf| leaf.starts_with(&folder)));
+    only.signal(Signal::SIGTERM);
+    assert_eq!(only.wait_for_exit().code(), Some(0));
+    fs::remove_dir(&folder).unwrap();
 }
 
 #[test]

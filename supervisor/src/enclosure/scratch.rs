@@ -188,7 +188,7 @@ mod tests {
         let inner = parent.path().join("1.m/a/b");
         fs::create_dir_all(inner.join("c")).unwrap();
         for folder in [inner.as_path(), inner.parent().unwrap()] {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o0)).unwrap();
         }
         remove(parent.path(), "1.m").unwrap();
         assert!(!parent.path().join("1.m").exists());

@@ -1,5 +1,7 @@
 //! One live worker: its process, its lane, its session, and the tasks that wait for them.
 
+use std::io::PipeWriter;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,22 +83,8 @@ impl Worker {
             events: lane_sender,
         });
         let lane = lane.map_err(|e| failed(format!("shared memory: {e}")))?;
-        let enclosed = kit.enclosures.enclose(&id, &spec.host, spec.level).await;
-        let enclosure = enclosed.map_err(|e| failed(with_sources(&e)))?;
-        let confinement = Confinement {
-            scratch: enclosure.report().scratch.clone(),
-            data_limit: enclosure.report().data_limit(),
-            ..spec.confinement.clone()
-        };
-        let command = WorkerCommand {
-            binary: spec.binary.clone(),
-            worker: id.clone(),
-            threads: spec.load.threads,
-            scratch: confinement.scratch.clone(),
-            control: theirs,
-            log: log_writer,
-        };
-        let child = start_in(&enclosure, kit, command).await.map_err(failed)?;
+        let started = start_process(spec, kit, &id, (theirs, log_writer)).await;
+        let (child, enclosure) = started.map_err(failed)?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
         let tail = Tail::default();
@@ -112,12 +100,9 @@ impl Worker {
         let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
         let usage = usage::watch(&enclosure, group.pid(), arena);
         tokio::spawn(tasks.see_out(child, reporter.clone()));
-        let handshake = tokio::spawn(shake_hands(
-            id.clone(),
-            Arc::clone(&lane),
-            (spec.handshake_timeout, confinement),
-            reporter.clone(),
-        ));
+        let greeting = (spec.handshake_timeout, confinement(spec, &enclosure));
+        let (of_hand, to_greet) = (reporter.clone(), Arc::clone(&lane));
+        let handshake = tokio::spawn(shake_hands(id.clone(), to_greet, greeting, of_hand));
         Ok(Self {
             id,
             lane,
@@ -201,24 +186,40 @@ impl Worker {
     }
 }
 
-/// Starts the process and moves it into its enclosure. Nothing has told it anything yet.
-async fn start_in(
-    enclosure: &Arc<Enclosure>,
+/// Makes the enclosure, starts the process and moves it in. Nothing has told it anything yet.
+async fn start_process(
+    spec: &InstanceSpec,
     kit: &Kit,
-    command: WorkerCommand,
-) -> Result<Child, String> {
+    id: &WorkerId,
+    (control, log): (OwnedFd, PipeWriter),
+) -> Result<(Child, Arc<Enclosure>), String> {
+    let enclosure = kit.enclosures.enclose(id, &spec.host, spec.level).await;
+    let enclosure = enclosure.map_err(|e| with_sources(&e))?;
+    let command = WorkerCommand {
+        binary: spec.binary.clone(),
+        worker: id.clone(),
+        threads: spec.load.threads,
+        scratch: enclosure.report().scratch.clone(),
+        control,
+        log,
+    };
     let started = match kit.spawner.spawn(command).await {
         Ok(child) => match enclosure.adopt(child.group().pid()).await {
-            Ok(()) => Ok(child),
+            Ok(()) => return Ok((child, enclosure)),
             // Dropping the child kills it.
             Err(error) => Err(with_sources(&error)),
         },
         Err(error) => Err(error.to_string()),
     };
-    if started.is_err() {
-        tokio::spawn(Arc::clone(enclosure).dissolve());
-    }
+    tokio::spawn(enclosure.dissolve());
     started
+}
+
+/// What the worker gives up, with what its enclosure adds to it.
+fn confinement(spec: &InstanceSpec, enclosure: &Enclosure) -> Confinement {
+    let limits = enclosure.report();
+    let (scratch, data_limit) = (limits.scratch.clone(), limits.data_limit());
+    Confinement { scratch, data_limit, ..spec.confinement.clone() }
 }
 
 async fn shake_hands(
