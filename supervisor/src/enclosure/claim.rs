@@ -55,6 +55,11 @@ impl Claim {
         &self.folder
     }
 
+    /// Removes the folder, if it is empty; what is left in it is for the next supervisor that sweeps.
+    pub(super) fn release(&self) {
+        let _left = fs::remove_dir(&self.folder);
+    }
+
     /// `None` if somebody else holds it, or it has gone.
     fn lock(folder: PathBuf) -> Option<Self> {
         let lock = File::open(&folder).ok()?;
@@ -67,8 +72,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // What is not empty is left for the next supervisor that sweeps.
-        let _left = fs::remove_dir(&self.folder);
+        self.release();
     }
 }
 

@@ -39,7 +39,7 @@ pub enum EnclosureError {
     Thread,
 }
 
-/// Makes what holds each worker. A cheap handle; the last one removes what the supervisor itself had.
+/// Makes what holds each worker. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Enclosures(Arc<Shared>);
 
@@ -116,12 +116,16 @@ impl Enclosures {
         made.map_err(|_| EnclosureError::Thread)?.map(Arc::new)
     }
 
-    /// Waits until everything that belonged to workers is gone, at most for `limit`.
+    /// Waits until everything that belonged to workers is gone, at most for `limit`, and removes what
+    /// the supervisor itself had. No worker may start after it.
     pub async fn settle(&self, limit: Duration) {
         let mut living = self.0.living.subscribe();
         if timeout(limit, living.wait_for(|&living| living == 0)).await.is_err() {
             warn!("scratch folders or control groups of workers are left; the next start sweeps");
         }
+        // Not left to the last handle: tasks that hold one may end with the process.
+        self.0.groups.iter().for_each(Group::release);
+        self.0.scratch.release();
     }
 }
 

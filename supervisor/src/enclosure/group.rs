@@ -62,6 +62,11 @@ impl Group {
         self.claim.folder()
     }
 
+    /// Removes the group, if no leaf is in it.
+    pub(super) fn release(&self) {
+        self.claim.release();
+    }
+
     pub(super) fn tree_kill(&self) -> TreeKill {
         tree_kill(self.claim.folder())
     }
