@@ -15,13 +15,15 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::enclosure::report::TreeKill;
+use crate::enclosure::{EnclosureError, Enclosures};
 use crate::exit::Exit;
 use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
 use crate::lane::Bells;
 use crate::lifecycle::archive::Archive;
 use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::{Accounts, Kit};
-use crate::process::Spawner;
+use crate::process::{Family, Spawner};
 use crate::route::{Demand, Routes};
 use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
 
@@ -33,6 +35,8 @@ pub enum StartError {
     Signals(#[source] io::Error),
     #[error("cannot start the thread that starts workers")]
     Spawner(#[source] io::Error),
+    #[error("cannot make what holds workers")]
+    Enclosures(#[source] EnclosureError),
     #[error("cannot find the folder of this program, in which the worker programs are")]
     Binaries(#[source] io::Error),
     #[error("cannot listen on http.listen = {0}")]
@@ -80,11 +84,15 @@ impl App {
         let listener = TcpListener::bind(listen).await.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
+        let enclosures = Enclosures::open(&config.limits.cgroup, &config.scratch).await;
+        let enclosures = enclosures.map_err(StartError::Enclosures)?;
+        take_orphans(&enclosures);
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
         let limits = &config.limits;
         let accounts = Accounts::new(limits.arena_memory as u64, u64::from(limits.max_workers));
         let kit = Kit {
             spawner,
+            enclosures,
             bells,
             accounts: Arc::new(Mutex::new(accounts)),
             archive: Archive::default(),
@@ -102,6 +110,7 @@ impl App {
         let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
             self;
         let drain_timeout = config.shutdown.drain_timeout;
+        let enclosures = kit.enclosures.clone();
         let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
         let (end, ending) = mpsc::channel(2);
         let mut catalog = Catalog::new(config, kit, routes.clone());
@@ -149,6 +158,7 @@ impl App {
         };
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
+        enclosures.settle(LAST_FOLDERS).await;
         info!(?exit, "ended");
         exit
     }
@@ -158,6 +168,20 @@ impl App {
 const LAST_UNLOADS: Duration = Duration::from_secs(2);
 /// How long processes that were killed may take to go.
 const LAST_KILLS: Duration = Duration::from_secs(1);
+/// How long their folders and control groups may take; what is left is swept at the next start.
+const LAST_FOLDERS: Duration = Duration::from_secs(1);
+
+/// Where no control group ends the tree of a worker, its orphans have to come here to be found.
+fn take_orphans(enclosures: &Enclosures) {
+    match enclosures.tree_kill() {
+        TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
+        TreeKill::ProcessGroup => {
+            if let Err(error) = Family::take_orphans() {
+                warn!(%error, "processes that workers leave behind will not be found");
+            }
+        }
+    }
+}
 
 fn failed(what: &'static str) -> Exit {
     error!(what, "a part of the server is gone; the rest ends with it");

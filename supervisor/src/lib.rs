@@ -5,6 +5,7 @@ pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod enclosure;
 pub mod exit;
 pub mod exit_kind;
 pub mod frontend;

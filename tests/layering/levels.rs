@@ -31,6 +31,8 @@ const PACKAGES: &[Package] = &[
             ("cli", 1),
             // Takes its settings as the configuration has them.
             ("telemetry", 2),
+            // Holds what the configuration says.
+            ("enclosure", 2),
             ("lane", 2),
             ("process", 2),
             ("quota", 2),

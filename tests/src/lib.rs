@@ -6,6 +6,7 @@
 //! - [`load`]: steady requests beside what a test does.
 //! - [`workers`]: its worker processes, as `/proc` shows them.
 //! - [`logs`]: what it says.
+//! - [`cgroups`]: what holds its workers.
 //! - [`skip`]: tests that need something that is not there.
 //! - [`wait`]: the only place where time passes: conditions with a watchdog.
 //!
@@ -15,6 +16,7 @@
 //! The harness panics with a reason where the server could not be started or observed; what is
 //! under test it hands back.
 
+pub mod cgroups;
 pub mod client;
 pub mod load;
 pub mod logs;

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -11,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::cgroups;
 use crate::client::{Aside, Client, Infer, Listed, Response};
 use crate::load::Load;
 use crate::logs::Logs;
@@ -49,6 +52,7 @@ pub fn command(folder: &Path, arguments: &[&str]) -> Command {
 pub struct Builder {
     repository: Repository,
     settings: Vec<String>,
+    user: Option<u32>,
 }
 
 impl Builder {
@@ -79,6 +83,13 @@ impl Builder {
         self
     }
 
+    /// Runs it as this user, who need not exist; takes root.
+    #[must_use]
+    pub fn user(mut self, id: u32) -> Self {
+        self.user = Some(id);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Supervisor {
         let supervisor = self.start_unready();
@@ -90,7 +101,7 @@ impl Builder {
 
     /// Starts it and waits until it listens.
     pub fn start_unready(self) -> Supervisor {
-        let Self { repository, settings } = self;
+        let Self { repository, settings, user } = self;
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let runtime_file = folder.path().join("run/bulkhead.json");
         let own = [
@@ -108,6 +119,10 @@ impl Builder {
         for setting in own.into_iter().chain(settings.into_iter().map(OsString::from)) {
             command.arg("--set").arg(setting);
         }
+        if let Some(user) = user {
+            give(&[folder.path(), &temporary], repository.path(), user);
+            command.uid(user).gid(user);
+        }
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the program can be started");
         let logs = Logs::collect(process.stderr.take().expect("a pipe was asked for"));
@@ -123,6 +138,14 @@ impl Builder {
         supervisor.address = supervisor.wait_until_it_listens();
         supervisor
     }
+}
+
+/// The folders become that user's, and the repository can be read by all.
+fn give(folders: &[&Path], repository: &Path, user: u32) {
+    for folder in folders {
+        chown(folder, Some(user), Some(user)).expect("root may");
+    }
+    fs::set_permissions(repository, fs::Permissions::from_mode(0o755)).expect("root may");
 }
 
 fn assignment(key: &str, path: &Path) -> OsString {
@@ -173,6 +196,11 @@ impl Supervisor {
 
     pub fn runtime_file(&self) -> &Path {
         &self.runtime_file
+    }
+
+    /// Where its workers have their scratch folders.
+    pub fn scratch(&self) -> PathBuf {
+        self.folder.path().join(".run/scratch")
     }
 
     pub fn open_descriptors(&self) -> usize {
@@ -328,5 +356,9 @@ impl Drop for Supervisor {
             return;
         }
         wait::until_true("the end of all workers", || workers_of(pid).is_empty());
+        wait::until_true("control groups that can be removed", || {
+            cgroups::clean(pid);
+            cgroups::groups_of(pid).is_empty()
+        });
     }
 }

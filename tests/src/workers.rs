@@ -130,6 +130,13 @@ impl WorkerProcess {
         descriptors(self.pid)
     }
 
+    /// The value of a variable of its environment, as it was given.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let bytes = fs::read(self.proc("environ")).ok()?;
+        let mut all = bytes.split(|&byte| byte == 0).map(String::from_utf8_lossy);
+        all.find_map(|pair| Some(pair.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+    }
+
     pub fn maps(&self) -> String {
         fs::read_to_string(self.proc("maps")).unwrap_or_default()
     }

@@ -22,6 +22,14 @@ pub fn open_child(pid: Pid) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Whether the child has ended and waits to be reaped.
+pub fn has_ended(child: impl AsFd) -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let seen = waitid(Id::PIDFd(child.as_fd()), look);
+    // An error is told by whoever reaps.
+    !matches!(seen, Ok(WaitStatus::StillAlive) | Err(Errno::EAGAIN))
+}
+
 /// Reaps the child if it has ended; `None` if it has not.
 pub fn reap(child: impl AsFd) -> Result<Option<WaitStatus>, Errno> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
@@ -41,11 +49,12 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri starts no processes")]
     fn a_child_is_reaped_once_and_a_stranger_is_none() {
-        let child = Command::new("true").spawn().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let pid = Command::new("true").spawn().map(|child| child.id()).unwrap();
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap());
         let fd = open_child(pid).unwrap();
         let mut polls = [nix::poll::PollFd::new(fd.as_fd(), nix::poll::PollFlags::POLLIN)];
         nix::poll::poll(&mut polls, nix::poll::PollTimeout::NONE).unwrap();
+        assert!(has_ended(&fd));
         assert_eq!(reap(&fd), Ok(Some(WaitStatus::Exited(pid, 0))));
         assert_eq!(reap(&fd), Err(Errno::ECHILD));
         assert_eq!(open_child(Pid::from_raw(1)).unwrap_err(), Errno::ECHILD);

@@ -4,8 +4,8 @@
 //! is judged by what it did with its requests, never by a heartbeat: a thread that answers pings
 //! says nothing about the one that hangs.
 //!
-//! Invariants: a violation weighs more than a hang and a hang more than a flood, so that the record
-//! names the gravest; a worker that has nothing to do is healthy, however long it is silent.
+//! Invariants: a violation weighs more than memory, memory more than a hang and a hang more than a
+//! flood, so that the record names the gravest; a worker that has nothing to do is healthy, however long it is silent.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct HealthPolicy {
     pub spare_doorbells: u32,
     /// Facts of one window; an honest worker sends a handful in its life.
     pub facts: u32,
+    /// Most bytes of host memory, for a worker whose memory is looked at.
+    pub memory: Option<u64>,
 }
 
 /// What was seen of one worker in the window that just ended.
@@ -31,6 +33,8 @@ pub struct Observation {
     pub completions: u32,
     pub doorbells: u32,
     pub facts: u32,
+    /// Bytes of host memory that it has; `None` if nobody looked, as when the kernel holds the limit.
+    pub memory: Option<u64>,
 }
 
 #[must_use]
@@ -44,8 +48,19 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     Violation(String),
-    Hung { overdue: Duration },
-    Flood { what: Flood, seen: u32, limit: u32 },
+    /// It has more host memory than it may, in bytes.
+    HostMemory {
+        used: u64,
+        limit: u64,
+    },
+    Hung {
+        overdue: Duration,
+    },
+    Flood {
+        what: Flood,
+        seen: u32,
+        limit: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +73,11 @@ impl HealthPolicy {
     pub fn judge(&self, seen: &Observation) -> Verdict {
         if let Some(violation) = &seen.violation {
             return Verdict::Unhealthy(Reason::Violation(violation.clone()));
+        }
+        let over_memory =
+            |limit: &u64| seen.memory.filter(|used| used > limit).map(|u| (u, *limit));
+        if let Some((used, limit)) = self.memory.as_ref().and_then(over_memory) {
+            return Verdict::Unhealthy(Reason::HostMemory { used, limit });
         }
         if let Some(overdue) = seen.overdue.filter(|&overdue| overdue > self.grace) {
             return Verdict::Unhealthy(Reason::Hung { overdue });
@@ -77,6 +97,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Violation(what) => write!(f, "protocol violation: {what}"),
+            Self::HostMemory { used, limit } => {
+                write!(f, "it had {used} bytes of host memory, memory_limit is {limit}")
+            }
             Self::Hung { overdue } => {
                 write!(f, "no answer for {overdue:?} longer than infer_timeout")
             }
@@ -100,8 +123,12 @@ impl fmt::Display for Flood {
 mod tests {
     use super::*;
 
-    const POLICY: HealthPolicy =
-        HealthPolicy { grace: Duration::from_millis(500), spare_doorbells: 100, facts: 10 };
+    const POLICY: HealthPolicy = HealthPolicy {
+        grace: Duration::from_millis(500),
+        spare_doorbells: 100,
+        facts: 10,
+        memory: Some(1000),
+    };
 
     fn reason(seen: &Observation) -> Option<Reason> {
         match POLICY.judge(seen) {
@@ -121,6 +148,16 @@ mod tests {
         assert_eq!(reason(&late(POLICY.grace)), None);
         let overdue = POLICY.grace + Duration::from_nanos(1);
         assert_eq!(reason(&late(overdue)), Some(Reason::Hung { overdue }));
+    }
+
+    #[test]
+    fn memory_counts_where_there_is_a_limit_and_somebody_looked() {
+        let seen = |memory| Observation { memory, ..Observation::default() };
+        assert_eq!(reason(&seen(Some(1000))), None);
+        assert_eq!(reason(&seen(Some(1001))), Some(Reason::HostMemory { used: 1001, limit: 1000 }));
+        assert_eq!(reason(&seen(None)), None);
+        let boundless = HealthPolicy { memory: None, ..POLICY };
+        assert_eq!(boundless.judge(&seen(Some(u64::MAX))), Verdict::Healthy);
     }
 
     #[test]
@@ -152,9 +189,13 @@ mod tests {
             completions: 0,
             doorbells: 5000,
             facts: 5000,
+            memory: Some(5000),
         };
         assert_eq!(reason(&all), Some(Reason::Violation("slot 7 completed twice".into())));
-        let hung = Observation { violation: None, ..all };
+        let greedy = Observation { violation: None, ..all };
+        let expected = Reason::HostMemory { used: 5000, limit: 1000 };
+        assert_eq!(reason(&greedy), Some(expected));
+        let hung = Observation { memory: Some(1000), ..greedy };
         assert!(matches!(reason(&hung), Some(Reason::Hung { .. })));
     }
 }

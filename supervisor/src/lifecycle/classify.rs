@@ -35,6 +35,7 @@ pub fn classify(cause: &StopCause, class: ExitClass, phase: Phase) -> ExitKind {
         StopCause::Unhealthy(Reason::Violation(_)) => ExitKind::Violation,
         StopCause::Unhealthy(Reason::Hung { .. }) => ExitKind::Hang,
         StopCause::Unhealthy(Reason::Flood { .. }) => ExitKind::Flood,
+        StopCause::Unhealthy(Reason::HostMemory { .. }) => ExitKind::HostOom,
     }
 }
 

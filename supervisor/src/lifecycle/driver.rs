@@ -54,6 +54,8 @@ enum Woken {
     /// A request waits for a worker.
     Demand,
     Judge,
+    /// The worker's memory was looked at.
+    Measured,
 }
 
 impl Driver {
@@ -66,8 +68,15 @@ impl Driver {
         let machine = Machine::new(spec.policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
         let history = kit.archive.of(&spec.id);
-        let (view, _) =
-            watch::channel(InstanceView { state, status, gone: Gone::Yes, loaded: None, history });
+        let (view, _) = watch::channel(InstanceView {
+            state,
+            status,
+            gone: Gone::Yes,
+            loaded: None,
+            history,
+            limits: None,
+            private_memory: None,
+        });
         Self {
             spec,
             kit,
@@ -109,6 +118,7 @@ impl Driver {
                 }
                 Woken::Demand => self.handle(Event::Demand).await,
                 Woken::Judge => self.judge().await,
+                Woken::Measured => self.judge_memory().await,
             }
             self.publish(&changed);
         }
@@ -135,6 +145,7 @@ impl Driver {
                 biased;
                 Some(event) = worker.lane_events.recv() => Woken::Lane(event),
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
+                Ok(()) = worker.usage.changed() => Woken::Measured,
                 token = alarm => Woken::Timer(token),
                 event = self.inbox.recv(), if open => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
@@ -245,6 +256,8 @@ impl Driver {
         match Worker::start(&self.spec, &self.kit, &self.queue, id).await {
             Ok(worker) => {
                 events_log::started(&self.spec.id, generation, worker.pid());
+                let (model, limits) = (self.spec.id.model.as_str(), worker.limits());
+                debug!(model, generation = generation.0, %limits, "worker enclosed");
                 self.worker = Some(worker);
             }
             Err(exit) => {
@@ -346,13 +359,24 @@ impl Driver {
             completions: activity.completions,
             doorbells: activity.doorbells,
             facts: activity.facts,
+            memory: worker.usage.borrow().used,
         };
-        match self.spec.health.judge(&seen) {
-            Verdict::Healthy => self.rest_if_idle().await,
-            Verdict::Unhealthy(why) => {
-                let generation = worker.generation();
-                self.handle(Event::Unhealthy { generation, why }).await;
-            }
+        self.follow(self.spec.health.judge(&seen)).await;
+        self.rest_if_idle().await;
+    }
+
+    /// Between two judgements: memory is gone sooner than anything else.
+    async fn judge_memory(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let seen = Observation { memory: worker.usage.borrow().used, ..Observation::default() };
+        self.follow(self.spec.health.judge(&seen)).await;
+    }
+
+    async fn follow(&mut self, verdict: Verdict) {
+        let Some(generation) = self.worker.as_ref().map(Worker::generation) else { return };
+        match verdict {
+            Verdict::Healthy => {}
+            Verdict::Unhealthy(why) => self.handle(Event::Unhealthy { generation, why }).await,
         }
     }
 
@@ -383,6 +407,8 @@ impl Driver {
         let loaded = self.loaded.clone();
         let gone = Gone::of(self.machine.state());
         let history = self.kit.archive.of(&self.spec.id);
+        let limits = self.worker.as_ref().map(|worker| Arc::clone(worker.limits()));
+        let private_memory = self.worker.as_ref().and_then(|w| w.usage.borrow().private);
         let new = self.view.send_if_modified(|view| {
             let same_load = match (&view.loaded, &loaded) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -391,7 +417,7 @@ impl Driver {
             };
             let same_past = Arc::ptr_eq(&view.history, &history);
             let same = view.state == state && view.status == status && same_load && same_past;
-            *view = InstanceView { state, status, gone, loaded, history };
+            *view = InstanceView { state, status, gone, loaded, history, limits, private_memory };
             !same
         });
         if new {
@@ -403,9 +429,10 @@ impl Driver {
 /// Whether what is in flight may be why a worker ends.
 fn ending(cause: &StopCause) -> Ending {
     match cause {
-        StopCause::Unasked | StopCause::Unhealthy(Reason::Violation(_) | Reason::Flood { .. }) => {
-            Ending::Crashed
-        }
+        StopCause::Unasked
+        | StopCause::Unhealthy(
+            Reason::Violation(_) | Reason::Flood { .. } | Reason::HostMemory { .. },
+        ) => Ending::Crashed,
         StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
         StopCause::Unwanted
         | StopCause::Idle

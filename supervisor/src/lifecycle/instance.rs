@@ -13,6 +13,8 @@ use super::archive::Archive;
 use super::driver::Driver;
 use super::history::History;
 use super::{Event, Policy, State, Status};
+use crate::config::{self, HostLimits};
+use crate::enclosure::{Enclosures, LimitsReport};
 use crate::health::HealthPolicy;
 use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner, Start};
@@ -23,6 +25,7 @@ use crate::schedule::{BatchCap, SlotQueue};
 #[derive(Clone, Debug)]
 pub struct Kit {
     pub spawner: Spawner,
+    pub enclosures: Enclosures,
     pub bells: Arc<Bells>,
     pub accounts: Arc<Mutex<Accounts>>,
     /// How workers ended.
@@ -82,7 +85,10 @@ pub struct InstanceSpec {
     pub geometry: Geometry,
     pub policy: Policy,
     pub health: HealthPolicy,
+    /// What the worker gives up, but for what its enclosure says: `scratch` and `data_limit`.
     pub confinement: Confinement,
+    pub level: config::Confinement,
+    pub host: HostLimits,
     pub handshake_timeout: Duration,
     /// Longest time that one inference may take before its worker counts as hung.
     pub infer_timeout: Duration,
@@ -103,6 +109,10 @@ pub struct InstanceView {
     pub loaded: Option<Arc<Loaded>>,
     /// How its workers ended.
     pub history: Arc<History>,
+    /// What holds the worker that is there now.
+    pub limits: Option<Arc<LimitsReport>>,
+    /// Bytes of memory that would come free if that worker ended; looked at now and then.
+    pub private_memory: Option<u64>,
 }
 
 /// Whether an instance has no process and will have none before somebody acts.

@@ -330,13 +330,20 @@ impl Machine {
     }
 
     fn unhealthy(&mut self, why: health::Reason, now: MonotonicNanos) -> Outcome {
+        let force = force(&why);
         match &self.state {
             State::Starting { .. } | State::Ready { .. } => {
-                self.stop(StopCause::Unhealthy(why), Then::Backoff, now)
+                self.go_down(StopCause::Unhealthy(why), Then::Backoff, force, now)
             }
             State::Draining { then, .. } => {
                 let then = then.clone();
-                self.stop(StopCause::Unhealthy(why), then, now)
+                self.go_down(StopCause::Unhealthy(why), then, force, now)
+            }
+            State::Stopping(Stopping { force: Force::Asked, cause, then, .. })
+                if force == Force::Killed =>
+            {
+                let (cause, then) = (cause.clone(), then.clone());
+                self.go_down(cause, then, force, now)
             }
             State::Stopping(_) => REPEAT,
             State::Unloaded(_) | State::Reserving { .. } | State::Resting => UNLISTED,
@@ -524,6 +531,16 @@ impl Machine {
     fn mint(&mut self) -> u64 {
         self.minted += 1;
         self.minted
+    }
+}
+
+/// Whether there is time to ask: memory is taken from others while a worker makes up its mind.
+fn force(why: &health::Reason) -> Force {
+    match why {
+        health::Reason::HostMemory { .. } => Force::Killed,
+        health::Reason::Violation(_)
+        | health::Reason::Hung { .. }
+        | health::Reason::Flood { .. } => Force::Asked,
     }
 }
 

@@ -268,6 +268,27 @@ fn an_unhealthy_worker_is_not_waited_for() {
 }
 
 #[test]
+fn a_worker_with_too_much_memory_is_killed_at_once() {
+    let mut story = Story::to_ready();
+    let generation = story.generation();
+    let hung = health::Reason::Hung { overdue: SECOND };
+    let why = health::Reason::HostMemory { used: 2, limit: 1 };
+    let effects = story.on(Event::Unhealthy { generation, why: why.clone() });
+    assert_eq!(names(&effects), ["withdraw", "fail", "kill", "arm"]);
+    assert_eq!(story.outcome(Event::Unhealthy { generation, why: why.clone() }), REPEAT);
+    // Nor is the patience kept that it had for another reason.
+    let mut story = Story::to_ready();
+    let _signal = story.on(Event::Unhealthy { generation, why: hung.clone() });
+    let effects = story.on(Event::Unhealthy { generation, why });
+    assert_eq!(names(&effects), ["kill", "arm"]);
+    let effects = story.exit(ExitClass::Signal(9));
+    let Some(Effect::Record(Record::Exited(record))) = effects.get(1) else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(record.cause, StopCause::Unhealthy(hung));
+}
+
+#[test]
 fn unhealthy_while_draining_ends_the_patience_and_keeps_what_follows() {
     let mut story = Story::to_draining();
     let generation = story.generation();
@@ -562,7 +583,10 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     let exit = class.prop_map(|class| ExitReport { class, detail: String::new() });
     let fault = prop_oneof![Just(LoadFault::Transient), Just(LoadFault::Permanent)];
-    let why = health::Reason::Hung { overdue: SECOND };
+    let why = prop_oneof![
+        Just(health::Reason::Hung { overdue: SECOND }),
+        Just(health::Reason::HostMemory { used: 2, limit: 1 }),
+    ];
     prop_oneof![
         4 => Just(Event::Wanted),
         1 => Just(Event::Unwanted),
@@ -577,7 +601,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => (generation(), fault, message()).prop_map(|(generation, fault, message)| {
             Event::LoadFailed { generation, fault, message }
         }),
-        1 => generation().prop_map(move |generation| Event::Unhealthy { generation, why: why.clone() }),
+        1 => (generation(), why).prop_map(|(generation, why)| Event::Unhealthy { generation, why }),
         1 => generation().prop_map(|generation| Event::Drained { generation }),
         1 => (generation(), exit).prop_map(|(generation, exit)| {
             Event::Exited { generation, exit, jitter: Jitter::NONE }

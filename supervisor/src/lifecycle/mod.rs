@@ -57,6 +57,7 @@
 //! - Draining, Stopping(Unloaded) with wanted: `t = Reserving`. Draining, Stopping(any) with
 //!   unwanted: `t = Unloaded`. Draining, Stopping(Resting) with demand: `t = Reserving`. The road
 //!   down is not left halfway; only what follows it changes.
+//! - Unhealthy for its memory goes to Stopping with the kill already sent, also from Stopping itself.
 //! - Stop now, the second request to stop, goes from every live state to Stopping(Unloaded) with the
 //!   kill already sent; elsewhere it is the same as unwanted.
 //!
@@ -75,9 +76,11 @@ mod facts;
 pub mod history;
 pub mod instance;
 mod keeper;
-pub mod machine;
+pub mod launch;
+mod machine;
 pub mod restart;
 pub mod state;
+mod usage;
 mod version;
 mod worker;
 

@@ -260,6 +260,9 @@ fn instance_spec(
     let worker = &settings.worker;
     let Geometry { request_bytes, response_bytes, slots } = Geometry::of(manifest, worker);
     let geometry = layout::Geometry::new(u32::from(slots), request_bytes, response_bytes);
+    kit.enclosures.tell_shortfalls(&id.model, &worker.host, worker.confinement);
+    let memory = worker.host.memory.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+    let (grace, spare_doorbells, facts) = (HANG_GRACE, SPARE_DOORBELLS, FACTS);
     Ok(InstanceSpec {
         id,
         binary: kit.binaries.join(binary(manifest.engine)),
@@ -267,8 +270,10 @@ fn instance_spec(
         load,
         geometry: geometry.map_err(|e| e.to_string())?,
         policy: policy(settings),
-        health: HealthPolicy { grace: HANG_GRACE, spare_doorbells: SPARE_DOORBELLS, facts: FACTS },
+        health: HealthPolicy { grace, spare_doorbells, facts, memory },
         confinement: confinement(worker),
+        level: worker.confinement,
+        host: worker.host.clone(),
         handshake_timeout: worker.handshake_timeout,
         infer_timeout: worker.infer_timeout,
         idle_timeout: worker.idle_timeout,

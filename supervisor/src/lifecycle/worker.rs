@@ -1,28 +1,29 @@
 //! One live worker: its process, its lane, its session, and the tasks that wait for them.
 
-use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use proto::control::{Command, Confinement};
 use shared::id::{Generation, WorkerId};
 use shared::sys::socket;
 use shared::text::chain;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::driver::Patience;
 use super::history::LastWords;
 use super::instance::{InstanceSpec, Kit};
+use super::launch;
+use super::usage::{self, Usage};
 use super::{ExitClass, ExitReport};
+use crate::enclosure::report::TreeKill;
+use crate::enclosure::{Enclosure, Evidence, LimitsReport};
 use crate::health::{Fingerprint, Incarnation};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
-use crate::process::{Child, Exit, Session, Speaker, Tail, WorkerCommand, output};
+use crate::process::{Child, Exit, Family, Session, Speaker, Tail, output};
 use crate::schedule::pool::LaneId;
 use crate::schedule::{Rest, SlotQueue};
 
@@ -51,6 +52,8 @@ pub(super) struct Worker {
     reporter: mpsc::Sender<Report>,
     seat: LaneId,
     group: Group,
+    enclosure: Arc<Enclosure>,
+    pub(super) usage: watch::Receiver<Usage>,
     tail: Tail,
     started: Instant,
     handshake: JoinHandle<()>,
@@ -69,8 +72,9 @@ impl Worker {
         queue: &Arc<SlotQueue>,
         id: WorkerId,
     ) -> Result<Self, ExitReport> {
-        let (ours, theirs) = socket::pair().map_err(|e| not_started("control socket", &e))?;
-        let (log, log_writer) = std::io::pipe().map_err(|e| not_started("log pipe", &e))?;
+        let (ours, theirs) =
+            socket::pair().map_err(|e| launch::not_started("control socket", &e))?;
+        let (log, log_writer) = std::io::pipe().map_err(|e| launch::not_started("log pipe", &e))?;
         let seat = queue.seat();
         let seat_id = seat.id();
         let (lane_sender, lane_events) = mpsc::channel(LANE_EVENTS);
@@ -83,18 +87,9 @@ impl Worker {
             watchlist: Arc::clone(queue.watchlist()),
             events: lane_sender,
         });
-        let lane = lane.map_err(|e| not_started("shared memory", &e))?;
-        let command = WorkerCommand {
-            binary: spec.binary.clone(),
-            start: spec.start,
-            worker: id.clone(),
-            threads: spec.load.threads,
-            control: theirs,
-            log: log_writer,
-            group: None,
-        };
-        let child = kit.spawner.spawn(command).await;
-        let child = child.map_err(|e| not_started("the process", &e))?;
+        let lane = lane.map_err(|e| launch::not_started("shared memory", &e))?;
+        let started = launch::start(spec, kit, &id, (theirs, log_writer)).await;
+        let (child, enclosure) = started?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
         let tail = Tail::default();
@@ -104,15 +99,16 @@ impl Worker {
             output: tokio::spawn(output::forward(log, speaker, spec.log, tail.clone())),
             lane: Arc::clone(&lane),
             tail: tail.clone(),
+            enclosure: Arc::clone(&enclosure),
+            family: Arc::clone(kit.spawner.family()),
         };
         let group = child.group();
+        let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
+        let usage = usage::watch(&enclosure, group.pid(), arena);
         tokio::spawn(tasks.see_out(child, reporter.clone()));
-        let handshake = tokio::spawn(shake_hands(
-            id.clone(),
-            Arc::clone(&lane),
-            (spec.handshake_timeout, spec.confinement.clone()),
-            reporter.clone(),
-        ));
+        let greeting = (spec.handshake_timeout, launch::confinement(spec, &enclosure));
+        let (of_hand, to_greet) = (reporter.clone(), Arc::clone(&lane));
+        let handshake = tokio::spawn(shake_hands(id.clone(), to_greet, greeting, of_hand));
         Ok(Self {
             id,
             lane,
@@ -124,6 +120,8 @@ impl Worker {
             reporter,
             seat: seat_id,
             group,
+            enclosure,
+            usage,
             tail,
             started: Instant::now(),
             handshake,
@@ -146,6 +144,10 @@ impl Worker {
             in_flight: self.lane.unanswered(),
             fingerprints: self.blamed.clone(),
         }
+    }
+
+    pub(super) fn limits(&self) -> &Arc<LimitsReport> {
+        self.enclosure.report()
     }
 
     pub(super) fn next_lane_event(&mut self) -> Option<LaneEvent> {
@@ -187,6 +189,7 @@ impl Worker {
 
     pub(super) fn kill(&self) {
         self.group.signal(Signal::SIGKILL);
+        tokio::spawn(Arc::clone(&self.enclosure).end_tree());
     }
 
     /// Forgets a worker whose exit was seen.
@@ -195,29 +198,6 @@ impl Worker {
         queue.leave(self.seat);
         bells.remove(&self.lane);
     }
-}
-
-/// What `what` could not be made for. If it is the supervisor that is short of something, the model
-/// has no part in it.
-fn not_started(what: &str, error: &(dyn Error + 'static)) -> ExitReport {
-    let class = if is_shortage(error) { ExitClass::SpawnStarved } else { ExitClass::SpawnFailed };
-    ExitReport { class, detail: format!("{what}: {}", chain(error)) }
-}
-
-/// Whether an error of the kernel, here or among the sources, says that descriptors, processes or
-/// memory ran out.
-fn is_shortage(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        let code = error.downcast_ref::<Errno>().copied().or(of_io.map(Errno::from_raw));
-        if let Some(code) = code {
-            let short = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
-            return short.contains(&code);
-        }
-        next = error.source();
-    }
-    false
 }
 
 async fn shake_hands(
@@ -241,23 +221,22 @@ struct Tasks {
     output: JoinHandle<std::io::Result<()>>,
     lane: Arc<Lane>,
     tail: Tail,
+    enclosure: Arc<Enclosure>,
+    family: Arc<Family>,
 }
 
 impl Tasks {
     /// Waits for the exit, then for what the worker had still said, then reports.
     async fn see_out(mut self, mut child: Child, reporter: mpsc::Sender<Report>) {
         let exit = child.wait().await;
+        let evidence = self.end_tree().await;
         // Both ends by themselves when the worker's ends of socket and pipe are closed.
         let _late = timeout(LAST_WORDS, &mut self.listen).await;
         let _late = timeout(LAST_WORDS, &mut self.output).await;
         self.listen.abort();
         self.output.abort();
         self.lane.drain();
-        let class = match exit {
-            Exit::Code(code) => ExitClass::of_code(code),
-            Exit::Signal(signal) => ExitClass::Signal(signal),
-            Exit::Unknown => ExitClass::Unknown,
-        };
+        let class = class(exit, evidence);
         // The last lines are in the record; of a signal they say nothing.
         let detail = match exit {
             Exit::Code(_) => self.tail.lines().pop().unwrap_or_default(),
@@ -265,27 +244,29 @@ impl Tasks {
         };
         // The driver waits for this report before it lets go of the worker.
         let _gone = reporter.send(Report::Exited(ExitReport { class, detail })).await;
+        // Nobody waits for it: the next generation has names of its own.
+        self.enclosure.dissolve().await;
+    }
+
+    /// Ends what the worker has started and left, and says what the kernel knows of its end.
+    async fn end_tree(&self) -> Evidence {
+        let evidence = self.enclosure.examine().await;
+        match self.enclosure.report().tree_kill {
+            TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
+            TreeKill::ProcessGroup => self.family.end_strays().await,
+        }
+        evidence
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::process::SpawnError;
-
-    #[test]
-    fn what_the_server_itself_lacks_is_told_from_what_is_wrong_with_the_worker() {
-        let spawn = |code: Errno| {
-            let source = io::Error::from_raw_os_error(code as i32);
-            SpawnError::Start { binary: "/nowhere".into(), source }
-        };
-        for short in [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM] {
-            let report = not_started("the process", &spawn(short));
-            assert_eq!(report.class, ExitClass::SpawnStarved, "{report}");
-            assert_eq!(not_started("a socket", &short).class, ExitClass::SpawnStarved);
+/// The kernel's own count tells memory from other reasons for the same signal.
+fn class(exit: Exit, evidence: Evidence) -> ExitClass {
+    match exit {
+        Exit::Signal(signal) if signal == Signal::SIGKILL as i32 && evidence.oom_kills > 0 => {
+            ExitClass::HostOutOfMemory
         }
-        let report = not_started("the process", &spawn(Errno::ENOENT));
-        assert_eq!(report.class, ExitClass::SpawnFailed);
-        assert!(report.detail.contains("/nowhere") && report.detail.contains("No such file"));
+        Exit::Code(code) => ExitClass::of_code(code),
+        Exit::Signal(signal) => ExitClass::Signal(signal),
+        Exit::Unknown => ExitClass::Unknown,
     }
 }

@@ -1,7 +1,7 @@
 //! A running worker process.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -13,13 +13,14 @@ use shared::sys::pidfd;
 use tokio::io::unix::AsyncFd;
 
 use super::readable::watch;
+use super::strays::Member;
 
 /// A child of this process that leads a process group of its own, however it was made. It is killed
 /// and reaped when this value is dropped.
 #[derive(Debug)]
 pub struct Child {
-    /// `None` once it was reaped.
-    process: Option<AsyncFd<OwnedFd>>,
+    /// `None` once it was reaped; no stray before that.
+    process: Option<(AsyncFd<OwnedFd>, Member)>,
     group: Group,
 }
 
@@ -43,24 +44,26 @@ pub enum Exit {
 impl Child {
     /// Takes over a child that nobody has reaped. An error if there is no such child; within a
     /// runtime only.
-    pub(super) fn adopt(leader: Pid) -> io::Result<Self> {
-        let process = pidfd::open_child(leader)?;
-        let process = watch(process)?;
+    pub(super) fn adopt(member: Member) -> io::Result<Self> {
+        let leader = Pid::from_raw(member.pid());
+        let process = watch(pidfd::open_child(leader)?)?;
         let group = Group { leader, reaped: Arc::default() };
-        Ok(Self { process: Some(process), group })
+        Ok(Self { process: Some((process, member)), group })
     }
 
     pub fn group(&self) -> Group {
         self.group.clone()
     }
 
-    /// Waits for the exit and reaps.
+    /// Waits for the exit, kills what is left of the group, and reaps.
     pub async fn wait(&mut self) -> Exit {
-        let Some(process) = &self.process else { return Exit::Unknown };
+        let Some((process, _)) = &self.process else { return Exit::Unknown };
         let status = loop {
             // Nothing is there before the end, and nothing is read: each look asks the kernel.
             match process.readable().await {
-                Ok(mut ready) => match pidfd::reap(process.get_ref()) {
+                Ok(mut ready) if !pidfd::has_ended(process.get_ref()) => ready.clear_ready(),
+                // Until it is reaped, the number of its group is no other's.
+                Ok(mut ready) => match self.group.reap_after_kill(process.get_ref()) {
                     Ok(None) => ready.clear_ready(),
                     Ok(Some(status)) => break Ok(status),
                     Err(error) => break Err(error),
@@ -76,12 +79,15 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let Some(process) = self.process.take() else { return };
+        let Some((process, member)) = self.process.take() else { return };
         self.group.signal(Signal::SIGKILL);
         let process = process.into_inner();
         // A killed process goes soon, but not at once, and must not be waited for here.
         let reaper = std::thread::Builder::new().name("reaper".to_owned());
-        let _no_thread = reaper.spawn(move || reap_killed(&process));
+        let _no_thread = reaper.spawn(move || {
+            reap_killed(&process);
+            drop(member);
+        });
         self.group.reaped.store(true, Ordering::Release);
     }
 }
@@ -91,7 +97,6 @@ impl Drop for Child {
 const REAP_LIMIT: u16 = 10_000;
 
 fn reap_killed(process: &OwnedFd) {
-    use std::os::fd::AsFd as _;
     let mut ended = [nix::poll::PollFd::new(process.as_fd(), nix::poll::PollFlags::POLLIN)];
     let _late = nix::poll::poll(&mut ended, REAP_LIMIT);
     let _gone = pidfd::reap(process);
@@ -108,6 +113,13 @@ impl Group {
         if !self.reaped.load(Ordering::Acquire) {
             let _gone = killpg(self.leader, signal);
         }
+    }
+}
+
+impl Group {
+    fn reap_after_kill(&self, leader: &OwnedFd) -> Result<Option<WaitStatus>, Errno> {
+        self.signal(Signal::SIGKILL);
+        pidfd::reap(leader)
     }
 }
 
@@ -130,11 +142,14 @@ mod tests {
     use std::os::unix::process::CommandExt as _;
 
     use super::*;
+    use crate::process::Family;
 
     fn start(script: &str) -> Child {
         let mut command = std::process::Command::new("sh");
-        let child = command.args(["-c", script]).process_group(0).spawn().unwrap();
-        Child::adopt(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap()
+        let command = command.args(["-c", script]).process_group(0);
+        let family = Arc::new(Family::default());
+        let pid = command.spawn().map(|child| i32::try_from(child.id()).unwrap()).unwrap();
+        Child::adopt(family.start(|| Ok::<_, ()>(pid), |pid| *pid).unwrap().1).unwrap()
     }
 
     #[tokio::test]

@@ -9,10 +9,9 @@ use std::process::{Command, Stdio};
 use shared::id::WorkerId;
 
 /// Variables that workers inherit; everything else of the supervisor's environment stays here.
-const INHERITED: [&str; 9] = [
+const INHERITED: [&str; 8] = [
     "PATH",
     "LANG",
-    "TMPDIR",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
@@ -41,6 +40,8 @@ pub struct WorkerCommand {
     pub worker: WorkerId,
     /// Threads that one inference may use, for libraries that look at their environment.
     pub threads: u16,
+    /// The only folder that it may write to, absolute: its home, and where its libraries put files.
+    pub scratch: PathBuf,
     /// The worker's end of the control socket: its standard input.
     pub control: OwnedFd,
     /// Where its standard output and error go.
@@ -65,7 +66,13 @@ impl WorkerCommand {
 
     /// Variables that are this worker's own.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
-        vec![("OMP_NUM_THREADS".to_owned(), self.threads.to_string())]
+        let scratch = self.scratch.to_string_lossy();
+        let variables = [
+            ("OMP_NUM_THREADS", &*self.threads.to_string()),
+            ("TMPDIR", &scratch),
+            ("HOME", &scratch),
+        ];
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
     /// As a program of its own.

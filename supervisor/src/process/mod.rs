@@ -6,6 +6,7 @@
 //! - [`child`]: a running process: signals to its group, its exit.
 //! - [`session`]: the handshake, and commands afterwards.
 //! - [`output`]: its log lines, bounded.
+//! - [`strays`]: orphans of workers, where no control group ends them.
 //!
 //! Nothing here decides when a worker should live; `lifecycle` does.
 
@@ -15,6 +16,7 @@ pub mod output;
 mod readable;
 pub mod session;
 pub mod spawner;
+pub mod strays;
 mod zygote;
 
 pub use child::{Child, Exit};
@@ -22,3 +24,4 @@ pub use command::{Start, WorkerCommand};
 pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};
 pub use spawner::{SpawnError, Spawner};
+pub use strays::Family;

@@ -7,13 +7,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
-use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use super::child::Child;
 use super::command::{Start, WorkerCommand};
+use super::strays::{Family, Member};
 use super::zygote::{Forked, Zygotes};
 
 /// A handle on all that. The thread ends with the last handle, which is the supervisor's end.
@@ -27,6 +27,11 @@ impl Spawner {
     pub fn start() -> io::Result<Self> {
         let programs = Programs::start()?;
         Ok(Self { zygotes: Zygotes::new(programs.clone()), programs })
+    }
+
+    /// What was started here and not reaped yet.
+    pub fn family(&self) -> &Arc<Family> {
+        self.programs.family()
     }
 
     /// Starts a worker, as a copy of its binary's zygote if it may be one and there is one.
@@ -51,12 +56,13 @@ impl Spawner {
 #[derive(Clone, Debug)]
 pub(super) struct Programs {
     jobs: mpsc::Sender<Job>,
+    family: Arc<Family>,
 }
 
 #[derive(Debug)]
 struct Job {
     command: Command,
-    started: oneshot::Sender<io::Result<Pid>>,
+    started: oneshot::Sender<io::Result<Member>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,25 +78,32 @@ pub enum SpawnError {
 impl Programs {
     fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
+        let family = Arc::new(Family::default());
+        let of_thread = Arc::clone(&family);
         let run = move || {
             for Job { mut command, started } in queue {
-                let spawned = command.spawn().map(|child| {
-                    let pid = i32::try_from(child.id()).expect("the kernel's numbers are an i32");
-                    Pid::from_raw(pid)
-                });
+                let number = |child: &std::process::Child| {
+                    i32::try_from(child.id()).expect("the kernel's numbers are an i32")
+                };
+                let spawned = of_thread.start(|| command.spawn(), number);
                 // A worker that nobody waits for finds its control socket closed, and ends.
-                let _nobody = started.send(spawned);
+                let _nobody = started.send(spawned.map(|(_, member)| member));
             }
         };
         std::thread::Builder::new().name("spawner".to_owned()).spawn(run)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, family })
+    }
+
+    /// What was started here and not reaped yet.
+    pub(super) fn family(&self) -> &Arc<Family> {
+        &self.family
     }
 
     pub(super) async fn spawn(&self, binary: &Path, command: Command) -> Result<Child, SpawnError> {
         let (started, child) = oneshot::channel();
         self.jobs.send(Job { command, started }).map_err(|_| SpawnError::Ended)?;
-        let pid = child.await.map_err(|_| SpawnError::Ended)?;
-        let binary = || binary.to_owned();
-        pid.and_then(Child::adopt).map_err(|source| SpawnError::Start { binary: binary(), source })
+        let member = child.await.map_err(|_| SpawnError::Ended)?;
+        let named = |source| SpawnError::Start { binary: binary.to_owned(), source };
+        member.and_then(Child::adopt).map_err(named)
     }
 }

@@ -32,6 +32,7 @@ use super::command::{WorkerCommand, zygote};
 use super::output::{self, LogLimits, Speaker, Tail};
 use super::readable::watch;
 use super::spawner::{Programs, SpawnError};
+use super::strays::Expected;
 
 /// How long a framework may take to load.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -224,7 +225,8 @@ impl Keeper {
                 job = self.jobs.recv() => job?,
                 exit = running.child.wait() => return Some(ZygoteError::Exited(exit)),
             };
-            let forked = timeout(FORK_LIMIT, running.fork(&job.command)).await;
+            let expected = self.programs.family().expect();
+            let forked = timeout(FORK_LIMIT, running.fork(&job.command, expected)).await;
             let (answer, broken) = match forked.unwrap_or(Err(ZygoteError::Silent)) {
                 Ok(Ok(child)) => (Forked::Made(child), None),
                 Ok(Err(refused)) => {
@@ -264,6 +266,7 @@ impl Running {
     async fn fork(
         &mut self,
         command: &WorkerCommand,
+        expected: Expected,
     ) -> Result<Result<Child, String>, ZygoteError> {
         let request =
             ForkRequest { arguments: command.arguments(), environment: command.environment() };
@@ -274,15 +277,16 @@ impl Running {
             .collect();
         socket::send(self.socket.as_fd(), &packet, &fds, Wait::Never)?;
         match receive(&self.socket, &mut self.inbox).await? {
-            ZygoteFact::Forked { pid } => Ok(adopt(Pid::from_raw(pid))),
+            ZygoteFact::Forked { pid } => Ok(adopt(Pid::from_raw(pid), expected)),
             ZygoteFact::Failed { message } => Ok(Err(message)),
             ZygoteFact::Ready => Err(ZygoteError::Nonsense),
         }
     }
 }
 
-fn adopt(pid: Pid) -> Result<Child, String> {
-    let child = Child::adopt(pid).map_err(|error| format!("process {pid}: {error}"))?;
+fn adopt(pid: Pid, expected: Expected) -> Result<Child, String> {
+    let child = Child::adopt(expected.arrived(pid.as_raw()));
+    let child = child.map_err(|error| format!("process {pid}: {error}"))?;
     // It does the same; whoever is first, nothing is signalled before.
     match setpgid(pid, pid) {
         Ok(()) | Err(Errno::EACCES | Errno::ESRCH) => Ok(child),

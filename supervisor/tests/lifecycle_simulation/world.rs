@@ -271,7 +271,10 @@ impl World {
 
     fn turn_unhealthy(&mut self) {
         if let Some(generation) = self.checker.alive {
-            let why = Reason::Violation("made up".into());
+            let why = match self.dice.one_in(3) {
+                true => Reason::HostMemory { used: 2, limit: 1 },
+                false => Reason::Violation("made up".into()),
+            };
             self.plan(50, Coming::Deliver(Event::Unhealthy { generation, why }));
         }
     }

@@ -1,0 +1,84 @@
+//! How much memory a process has, as `/proc` tells.
+
+use std::fs::File;
+use std::io::Read as _;
+
+/// More than any of these files has.
+const MOST: u64 = 64 << 10;
+
+/// Bytes that a process has for itself, apart from files: what a limit is held against. Shared memory
+/// counts as far as it is more than `arena`, the size of the objects that hold requests and replies.
+/// `None` if there is no such process.
+#[must_use]
+pub fn used(pid: i32, arena: u64) -> Option<u64> {
+    used_of(&read(pid, "status")?, arena)
+}
+
+/// Bytes that would come free if this process alone ended. `None` if it has, or may not be asked.
+///
+/// Waits for the process's lock on its memory, so it is not for a thread of the runtime.
+#[must_use]
+pub fn private(pid: i32) -> Option<u64> {
+    private_of(&read(pid, "smaps_rollup")?)
+}
+
+fn read(pid: i32, file: &str) -> Option<String> {
+    let file = File::open(format!("/proc/{pid}/{file}")).ok()?;
+    let mut bytes = Vec::new();
+    file.take(MOST).read_to_end(&mut bytes).ok()?;
+    // The name of a process can be anything.
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn used_of(status: &str, arena: u64) -> Option<u64> {
+    let anonymous = field(status, "RssAnon")?;
+    let swapped = field(status, "VmSwap").unwrap_or(0);
+    let shared = field(status, "RssShmem").unwrap_or(0);
+    Some(anonymous.saturating_add(swapped).saturating_add(shared.saturating_sub(arena)))
+}
+
+fn private_of(rollup: &str) -> Option<u64> {
+    let clean = field(rollup, "Private_Clean")?;
+    Some(clean.saturating_add(field(rollup, "Private_Dirty")?))
+}
+
+/// The bytes in a line `NAME:  N kB`.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?.strip_prefix(':')?;
+        let kibibytes: u64 = rest.trim().strip_suffix(" kB")?.parse().ok()?;
+        kibibytes.checked_mul(1024)
+    };
+    text.lines().find_map(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_arena_is_not_held_against_a_worker() {
+        let status = "RssAnon:\t 100 kB\nRssFile:\t 900 kB\nRssShmem:\t 50 kB\nVmSwap:\t 7 kB\n";
+        assert_eq!(used_of(status, 64 << 10), Some(107 << 10));
+        assert_eq!(used_of(status, 40 << 10), Some(117 << 10));
+        assert_eq!(used_of("Name: m\n", 0), None);
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(used(own, 0).is_some_and(|bytes| bytes > 4096));
+        assert!(private(own).is_some_and(|bytes| bytes > 4096));
+        assert_eq!(used(i32::MAX, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "((RssAnon|VmSwap|Private_Dirty):? *[0-9]{0,25}( kB)?\n?){0,9}") {
+            let _used = used_of(&text, 0);
+            let _private = private_of(&text);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! From what an instance needs to a process that is enclosed and has not been told anything yet.
+
+use std::error::Error;
+use std::io::{self, PipeWriter};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use proto::control::Confinement;
+use shared::id::WorkerId;
+use shared::text::chain;
+
+use super::instance::{InstanceSpec, Kit};
+use super::{ExitClass, ExitReport};
+use crate::enclosure::Enclosure;
+use crate::process::{Child, WorkerCommand};
+
+/// Makes the enclosure and starts the process in it, or moves it in before it is greeted.
+pub(super) async fn start(
+    spec: &InstanceSpec,
+    kit: &Kit,
+    id: &WorkerId,
+    (control, log): (OwnedFd, PipeWriter),
+) -> Result<(Child, Arc<Enclosure>), ExitReport> {
+    let enclosure = kit.enclosures.enclose(id, &spec.host, spec.level).await;
+    let enclosure = enclosure.map_err(|e| not_started("the enclosure", &e))?;
+    let group = enclosure.directory().map(|folder: BorrowedFd<'_>| folder.try_clone_to_owned());
+    let command = WorkerCommand {
+        binary: spec.binary.clone(),
+        start: spec.start,
+        worker: id.clone(),
+        threads: spec.load.threads,
+        scratch: enclosure.report().scratch.clone(),
+        control,
+        log,
+        // Without it the process is moved in below.
+        group: group.and_then(Result::ok),
+    };
+    let started = match kit.spawner.spawn(command).await {
+        Ok(child) => match enclosure.adopt(child.group().pid()).await {
+            Ok(()) => return Ok((child, enclosure)),
+            // Dropping the child kills it.
+            Err(error) => Err(not_started("the enclosure", &error)),
+        },
+        Err(error) => Err(not_started("the process", &error)),
+    };
+    tokio::spawn(enclosure.dissolve());
+    started
+}
+
+/// What the worker gives up, with what its enclosure adds to it.
+pub(super) fn confinement(spec: &InstanceSpec, enclosure: &Enclosure) -> Confinement {
+    let limits = enclosure.report();
+    let (scratch, data_limit) = (limits.scratch.clone(), limits.data_limit());
+    Confinement { scratch, data_limit, ..spec.confinement.clone() }
+}
+
+/// What `what` could not be made for. If it is the supervisor that is short of something, the model
+/// has no part in it.
+pub(super) fn not_started(what: &str, error: &(dyn Error + 'static)) -> ExitReport {
+    let class = if is_shortage(error) { ExitClass::SpawnStarved } else { ExitClass::SpawnFailed };
+    ExitReport { class, detail: format!("{what}: {}", chain(error)) }
+}
+
+/// Whether an error of the kernel, here or among the sources, says that descriptors, processes or
+/// memory ran out.
+fn is_shortage(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        let code = error.downcast_ref::<Errno>().copied().or(of_io.map(Errno::from_raw));
+        if let Some(code) = code {
+            let short = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
+            return short.contains(&code);
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::SpawnError;
+
+    #[test]
+    fn what_the_server_itself_lacks_is_told_from_what_is_wrong_with_the_worker() {
+        let spawn = |code: Errno| {
+            let source = io::Error::from_raw_os_error(code as i32);
+            SpawnError::Start { binary: "/nowhere".into(), source }
+        };
+        for short in [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM] {
+            let report = not_started("the process", &spawn(short));
+            assert_eq!(report.class, ExitClass::SpawnStarved, "{report}");
+            assert_eq!(not_started("a socket", &short).class, ExitClass::SpawnStarved);
+        }
+        let report = not_started("the process", &spawn(Errno::ENOENT));
+        assert_eq!(report.class, ExitClass::SpawnFailed);
+        assert!(report.detail.contains("/nowhere") && report.detail.contains("No such file"));
+    }
+}

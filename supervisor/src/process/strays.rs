@@ -1,0 +1,231 @@
+//! Orphans that came back to the supervisor: what workers started and left behind.
+//!
+//! Where no control group can end a worker's whole tree, the supervisor asks the kernel to be the
+//! parent of all orphans below it. Then whatever is its child and was not started by it is a stray.
+//!
+//! Invariant: a process that the supervisor has started is never taken for a stray. It is entered
+//! under the lock under which it is started, and a sweep decides under the same lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+/// The children that the supervisor has started itself.
+#[derive(Debug, Default)]
+pub struct Family {
+    members: Mutex<Members>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    /// A number that says which entry it is: the id of a process that was reaped may be another's.
+    known: BTreeMap<i32, u64>,
+    next: u64,
+    /// Children that others are making for this process at the moment.
+    expected: usize,
+}
+
+/// Membership in the family; ends when dropped, which must be after the process was reaped.
+#[derive(Debug)]
+pub struct Member {
+    family: Arc<Family>,
+    pid: i32,
+    number: u64,
+}
+
+/// A child that somebody else makes, until it has arrived or is given up: sweeps wait meanwhile.
+#[derive(Debug)]
+pub(super) struct Expected(Arc<Family>);
+
+impl Expected {
+    /// It is there.
+    pub(super) fn arrived(self, pid: i32) -> Member {
+        let number = self.0.lock().enter(pid);
+        Member { family: Arc::clone(&self.0), pid, number }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.lock().expected -= 1;
+    }
+}
+
+impl Member {
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
+/// Sweeps for the orphans of one worker: each that is ended may leave orphans of its own.
+const SWEEPS: u32 = 50;
+const WAIT: Duration = Duration::from_millis(10);
+
+/// Children that nobody here has started; pure.
+#[must_use]
+pub fn strays(children: &[i32], known: &BTreeSet<i32>) -> Vec<i32> {
+    children.iter().copied().filter(|pid| !known.contains(pid)).collect()
+}
+
+impl Family {
+    /// Becomes the parent of all orphans below this process.
+    pub fn take_orphans() -> io::Result<()> {
+        Ok(nix::sys::prctl::set_child_subreaper(true)?)
+    }
+
+    /// Starts a process and enters it before any sweep can see it. `pid` tells which one it is.
+    pub fn start<T, E>(
+        self: &Arc<Self>,
+        start: impl FnOnce() -> Result<T, E>,
+        pid: impl FnOnce(&T) -> i32,
+    ) -> Result<(T, Member), E> {
+        let mut members = self.lock();
+        let started = start()?;
+        let pid = pid(&started);
+        let number = members.enter(pid);
+        Ok((started, Member { family: Arc::clone(self), pid, number }))
+    }
+
+    /// Somebody else is about to make a child of this process.
+    pub(super) fn expect(self: &Arc<Self>) -> Expected {
+        self.lock().expected += 1;
+        Expected(Arc::clone(self))
+    }
+
+    /// Ends and reaps strays until there are none, at most for a moment.
+    pub async fn end_strays(self: &Arc<Self>) {
+        for _ in 0..SWEEPS {
+            let family = Arc::clone(self);
+            let found = spawn_blocking(move || family.sweep()).await;
+            if !matches!(found, Ok(1..)) {
+                return;
+            }
+            sleep(WAIT).await;
+        }
+    }
+
+    /// Says how many there were.
+    fn sweep(&self) -> usize {
+        // Looking through all processes takes a while, in which nobody has to wait. One that was just
+        // being started is known when the lock is ours.
+        let suspects = children();
+        let members = self.lock();
+        if members.expected > 0 {
+            // Not now: one of them may be it.
+            return 1;
+        }
+        let known: BTreeSet<i32> = members.known.keys().copied().collect();
+        let mut found = strays(&suspects, &known);
+        found.retain(|&pid| is_child(pid));
+        for &pid in &found {
+            let pid = Pid::from_raw(pid);
+            let _gone = kill(pid, Signal::SIGKILL);
+            // It may take a moment to end; the next sweep sees it again.
+            let _later = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+        }
+        found.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Members {
+    fn enter(&mut self, pid: i32) -> u64 {
+        self.next += 1;
+        self.known.insert(pid, self.next);
+        self.next
+    }
+
+    /// Forgets the entry, unless another process has the same id by now.
+    fn leave(&mut self, pid: i32, number: u64) {
+        if self.known.get(&pid) == Some(&number) {
+            self.known.remove(&pid);
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.family.lock().leave(self.pid, self.number);
+    }
+}
+
+/// The children of this process, also those that have ended and were not reaped.
+fn children() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| is_child(pid)).collect()
+}
+
+fn is_child(pid: i32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    parent(&String::from_utf8_lossy(&stat)).and_then(|parent| u32::try_from(parent).ok())
+        == Some(std::process::id())
+}
+
+/// The parent in `PID (NAME) STATE PARENT …`; a name can hold anything, parentheses too.
+fn parent(stat: &str) -> Option<i32> {
+    let (_, after) = stat.rsplit_once(')')?;
+    after.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_forge_a_parent() {
+        assert_eq!(parent("7 (sh) S 4 7 7 0"), Some(4));
+        assert_eq!(parent("7 (x) S 1 (y) R 4 7"), Some(4));
+        assert_eq!(parent("7 (sh) S"), None);
+        assert_eq!(parent(""), None);
+    }
+
+    #[test]
+    fn a_child_that_was_started_here_is_no_stray() {
+        let family = Arc::new(Family::default());
+        let sleeper = || std::process::Command::new("sleep").arg("60").spawn();
+        let pid = |child: &std::process::Child| i32::try_from(child.id()).unwrap();
+        let (mut child, member) = family.start(sleeper, pid).unwrap();
+        let known: BTreeSet<i32> = family.lock().known.keys().copied().collect();
+        assert!(children().contains(&pid(&child)));
+        assert!(!strays(&children(), &known).contains(&pid(&child)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(member);
+        assert!(family.lock().known.is_empty());
+    }
+
+    #[test]
+    fn leaving_late_does_not_disown_who_has_the_number_now() {
+        let mut members = Members::default();
+        let (first, second) = (members.enter(5), members.enter(5));
+        members.leave(5, first);
+        assert!(members.known.contains_key(&5));
+        members.leave(5, second);
+        assert!(members.known.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn strays_are_children_that_are_not_known(
+            children in prop::collection::vec(0..20_i32, 0..20), known in prop::collection::btree_set(0..20_i32, 0..20),
+        ) {
+            let found = strays(&children, &known);
+            prop_assert!(found.iter().all(|pid| children.contains(pid) && !known.contains(pid)));
+            prop_assert!(children.iter().all(|pid| known.contains(pid) || found.contains(pid)));
+        }
+    }
+}
