@@ -149,6 +149,8 @@ const PURE: &[&str] = &[
     "supervisor/src/request.rs",
     "supervisor/src/schedule/pool.rs",
     "supervisor/src/schema.rs",
+    "worker/src/confine/plan.rs",
+    "worker/src/confine/rules.rs",
     "worker/src/pump/place.rs",
     "worker/src/text.rs",
 ];

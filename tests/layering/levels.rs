@@ -48,11 +48,13 @@ const PACKAGES: &[Package] = &[
         library: "worker",
         rooms: &[
             ("text", 1),
-            ("inherit", 1),
-            // Its lines are cleaned by `text`.
+            // Its lines are cleaned by `text`, as are the errors that others report.
+            ("confine", 2),
             ("telemetry", 2),
             ("control", 2),
             ("engine", 2),
+            // Enters namespaces before it takes the control socket over.
+            ("inherit", 3),
             ("pump", 3),
             ("session", 4),
             ("boot", 5),

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -49,6 +51,7 @@ pub fn command(folder: &Path, arguments: &[&str]) -> Command {
 pub struct Builder {
     repository: Repository,
     settings: Vec<String>,
+    user: Option<u32>,
 }
 
 impl Builder {
@@ -79,6 +82,13 @@ impl Builder {
         self
     }
 
+    /// As this user, with no group but the one of the same number. Takes a test that is root.
+    #[must_use]
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Supervisor {
         let supervisor = self.start_unready();
@@ -90,7 +100,7 @@ impl Builder {
 
     /// Starts it and waits until it listens.
     pub fn start_unready(self) -> Supervisor {
-        let Self { repository, settings } = self;
+        let Self { repository, settings, user } = self;
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let runtime_file = folder.path().join("run/bulkhead.json");
         let own = [
@@ -105,6 +115,11 @@ impl Builder {
         fs::create_dir(&temporary).expect("the folder is ours");
         let mut command = command(folder.path(), &["serve"]);
         command.env("TMPDIR", &temporary);
+        if let Some(user) = user {
+            give_to(user, folder.path());
+            give_to(user, repository.path());
+            command.uid(user).gid(user);
+        }
         for setting in own.into_iter().chain(settings.into_iter().map(OsString::from)) {
             command.arg("--set").arg(setting);
         }
@@ -122,6 +137,19 @@ impl Builder {
         };
         supervisor.address = supervisor.wait_until_it_listens();
         supervisor
+    }
+}
+
+/// Makes all below `folder` belong to a user.
+fn give_to(user: u32, folder: &Path) {
+    chown(folder, Some(user), Some(user)).expect("the test is root");
+    for entry in fs::read_dir(folder).expect("the folder is ours").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            give_to(user, &path);
+        } else {
+            chown(&path, Some(user), Some(user)).expect("the test is root");
+        }
     }
 }
 

@@ -5,20 +5,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::control::{Command, Fact, Loaded};
+use proto::control::{Command, Fact, Level, Loaded, Measure};
 use shared::clock::MonotonicNanos;
 use shared::id::{Generation, WorkerId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use super::facts;
 use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, ExitRecord, Jitter, LoadFault, Machine, Outcome, Record, StopCause, Ticket,
     Token,
 };
+use super::{confinement, facts};
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::LaneEvent;
 use crate::request::{RequestError, What};
@@ -40,6 +40,7 @@ pub(super) struct Driver {
     /// What effects brought about at once.
     pending: VecDeque<Event>,
     loaded: Option<Arc<Loaded>>,
+    confinement: Option<Arc<Vec<Measure>>>,
     granted: Option<GrantId>,
 }
 
@@ -61,8 +62,13 @@ impl Driver {
     ) -> Self {
         let machine = Machine::new(spec.policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
-        let (view, _) =
-            watch::channel(InstanceView { state, status, gone: Gone::Yes, loaded: None });
+        let (view, _) = watch::channel(InstanceView {
+            state,
+            status,
+            gone: Gone::Yes,
+            loaded: None,
+            confinement: None,
+        });
         Self {
             spec,
             kit,
@@ -74,6 +80,7 @@ impl Driver {
             timer: None,
             pending: VecDeque::new(),
             loaded: None,
+            confinement: None,
             granted: None,
         }
     }
@@ -312,15 +319,19 @@ impl Driver {
         let event = match event {
             // Once is enough; a worker that repeats itself is only counted.
             LaneEvent::Fact(Fact::Loaded(_)) if !self.is_starting() => return,
-            LaneEvent::Fact(Fact::Loaded(loaded)) => match facts::check(&self.spec.load, &loaded) {
+            LaneEvent::Fact(Fact::Loaded(loaded)) => match self.check_loaded(&loaded) {
                 Ok(()) => self.note_loaded(loaded, generation),
+                Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
+            },
+            LaneEvent::Fact(Fact::Confined(measures)) => match self.note_confined(measures) {
+                Ok(()) => return,
                 Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
             },
             LaneEvent::Fact(Fact::LoadFailed { message, permanent }) => {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
                 Event::LoadFailed { generation, fault, message: facts::harmless(&message) }
             }
-            LaneEvent::Fact(Fact::Confined(_) | Fact::LargeOutput { .. }) => return,
+            LaneEvent::Fact(Fact::LargeOutput { .. }) => return,
             LaneEvent::Violation(violation) => {
                 Event::Unhealthy { generation, why: Reason::Violation(violation.to_string()) }
             }
@@ -332,6 +343,29 @@ impl Driver {
 
     fn is_starting(&self) -> bool {
         matches!(self.machine.state(), super::State::Starting { .. })
+    }
+
+    fn check_loaded(&self, loaded: &Loaded) -> Result<(), String> {
+        let confined = self.worker.as_ref().is_some_and(|worker| worker.confined);
+        if !confined && self.spec.confinement.level != Level::None {
+            return Err("the model was loaded before anything was said of a confinement".into());
+        }
+        facts::check(&self.spec.load, loaded)
+    }
+
+    /// Once in a generation, before the model was read: later it is the model that speaks.
+    fn note_confined(&mut self, told: Vec<Measure>) -> Result<(), String> {
+        let measures = facts::measures(told)?;
+        let Some(worker) = &mut self.worker else { return Ok(()) };
+        if worker.confined || worker.listens {
+            return Err("a confinement was reported twice, or late".into());
+        }
+        worker.confined = true;
+        let (instance, generation) = (&self.spec.id, worker.generation());
+        let before = self.confinement.as_deref().map_or(&[][..], Vec::as_slice);
+        confinement::log(instance, generation, &measures, before);
+        self.confinement = Some(Arc::new(measures));
+        Ok(())
     }
 
     fn note_loaded(&mut self, loaded: Loaded, generation: Generation) -> Event {
@@ -428,7 +462,7 @@ impl Driver {
 
     fn publish(&self, changed: &Notify) {
         let (state, status) = (self.machine.state().name(), self.machine.status());
-        let loaded = self.loaded.clone();
+        let (loaded, confinement) = (self.loaded.clone(), self.confinement.clone());
         let gone = Gone::of(self.machine.state());
         let new = self.view.send_if_modified(|view| {
             let same_load = match (&view.loaded, &loaded) {
@@ -436,8 +470,11 @@ impl Driver {
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
             };
-            let same = view.state == state && view.status == status && same_load;
-            *view = InstanceView { state, status, gone, loaded };
+            let same = view.state == state
+                && view.status == status
+                && same_load
+                && view.confinement == confinement;
+            *view = InstanceView { state, status, gone, loaded, confinement };
             !same
         });
         if new {

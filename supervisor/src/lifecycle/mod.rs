@@ -57,6 +57,7 @@
 //! seen, because only then is it free. Any pair not named here is ignored and counted.
 
 pub mod catalog;
+mod confinement;
 mod driver;
 pub mod effect;
 pub mod event;

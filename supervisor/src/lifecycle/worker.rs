@@ -36,6 +36,8 @@ pub(super) struct Worker {
     id: WorkerId,
     pub(super) lane: Arc<Lane>,
     pub(super) session: Option<Session>,
+    /// It has said what it gave up.
+    pub(super) confined: bool,
     /// It has loaded its model and hears commands.
     pub(super) listens: bool,
     pub(super) lane_events: mpsc::Receiver<LaneEvent>,
@@ -79,6 +81,7 @@ impl Worker {
         let command = WorkerCommand {
             binary: spec.binary.clone(),
             worker: id.clone(),
+            level: spec.confinement.level,
             threads: spec.load.threads,
             control: theirs,
             log: log_writer,
@@ -105,6 +108,7 @@ impl Worker {
             id,
             lane,
             session: None,
+            confined: false,
             listens: false,
             lane_events,
             reports,

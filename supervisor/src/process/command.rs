@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use proto::control::Level;
 use shared::id::WorkerId;
 use tokio::process::Command;
 
@@ -25,6 +26,9 @@ const INHERITED: [&str; 9] = [
 pub struct WorkerCommand {
     pub binary: PathBuf,
     pub worker: WorkerId,
+    /// Namespaces must be entered before anything else, so the worker is told of them at once; of
+    /// the rest of its confinement by the greeting.
+    pub level: Level,
     /// Threads that one inference may use, for libraries that look at their environment.
     pub threads: u16,
     /// The worker's end of the control socket: its standard input.
@@ -51,6 +55,12 @@ impl WorkerCommand {
             .stdin(Stdio::from(self.control))
             .stdout(Stdio::from(self.log.try_clone()?))
             .stderr(Stdio::from(self.log));
+        match self.level {
+            Level::None | Level::Standard => {}
+            Level::Strict => {
+                command.arg("confinement=strict");
+            }
+        }
         for name in INHERITED {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
