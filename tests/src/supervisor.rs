@@ -52,6 +52,7 @@ pub struct Builder {
     repository: Repository,
     settings: Vec<String>,
     user: Option<u32>,
+    within: Vec<String>,
 }
 
 impl Builder {
@@ -89,6 +90,14 @@ impl Builder {
         self
     }
 
+    /// Started by this program, which is given the server's command line after its own arguments and
+    /// becomes the server.
+    #[must_use]
+    pub fn within(mut self, program: &[&str]) -> Self {
+        self.within = program.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Supervisor {
         let supervisor = self.start_unready();
@@ -100,7 +109,7 @@ impl Builder {
 
     /// Starts it and waits until it listens.
     pub fn start_unready(self) -> Supervisor {
-        let Self { repository, settings, user } = self;
+        let Self { repository, settings, user, within } = self;
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let runtime_file = folder.path().join("run/bulkhead.json");
         let own = [
@@ -113,7 +122,15 @@ impl Builder {
         ];
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).expect("the folder is ours");
-        let mut command = command(folder.path(), &["serve"]);
+        let mut command = match within.split_first() {
+            None => command(folder.path(), &["serve"]),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binaries().join("bulkhead")).arg("serve");
+                command.current_dir(folder.path());
+                command
+            }
+        };
         command.env("TMPDIR", &temporary);
         if let Some(user) = user {
             give_to(user, folder.path());

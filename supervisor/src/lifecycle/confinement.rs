@@ -29,6 +29,9 @@ pub(super) fn log(id: &InstanceId, generation: Generation, now: &[Measure], befo
             }
         }
     }
+    if holds.is_empty() {
+        return;
+    }
     let (holds, generation) = (holds.join(", "), generation.0);
     info!(model, version, instance, generation, holds, "worker confined");
 }
