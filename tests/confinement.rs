@@ -268,6 +268,25 @@ fn a_real_model_runs_in_every_confinement() {
     }
 }
 
+#[test]
+fn a_real_model_has_large_outputs_in_every_confinement() {
+    let test = "a_real_model_has_large_outputs_in_every_confinement";
+    let Some(models) = folder_or_skip("BULKHEAD_TEST_MODELS", test) else { return };
+    if !binaries().join("bulkhead-worker-torch").is_file() {
+        return skipped(test, "bulkhead-worker-torch is not built; use scripts/test");
+    }
+    for level in LEVELS {
+        let server = Supervisor::new()
+            .torch("t", &models.join("identity.pt"))
+            .set("worker.slot_size", "4KiB")
+            .set("worker.confinement", level)
+            .start();
+        let bytes: Vec<u8> = (0..10_000_u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+        let infer = Infer::new("t").tensor("x", "FP32", &[10_000], &bytes);
+        assert_eq!(server.infer(&infer).assert_status(200).data(), bytes, "{level}");
+    }
+}
+
 /// Whether this test may start a server as another user, and that user may execute it.
 fn others_can_be(test: &str) -> bool {
     let reachable = |path: &Path| {

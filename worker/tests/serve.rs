@@ -200,4 +200,7 @@ fn a_limit_on_private_memory_holds_and_leaves_large_outputs_alone() {
     }
     let grown = worker.ask(&[7; 4000], "grow 1000");
     assert_eq!(grown.outputs[0].1.len(), 4_000_000);
+    // 280 MB in one object.
+    assert_eq!(worker.ask(&[7; 4000], "grow 70000").completion.status, Status::OutOfMemory);
+    assert_eq!(worker.ask(&[1], "").completion.status, Status::Ok);
 }

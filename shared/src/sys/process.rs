@@ -122,9 +122,18 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
 /// Lets this process live through the signals that ask a group of processes to end.
 pub fn ignore_requests_to_end() {
     for request in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        // SAFETY: no handler function is installed, so that nothing can run in one.
-        let _cannot_fail = unsafe { signal(request, SigHandler::SigIgn) };
+        ignore(request);
     }
+}
+
+/// Makes a file that grows beyond `RLIMIT_FSIZE` an error of the call and not the end of the process.
+pub fn ignore_file_size_signal() {
+    ignore(Signal::SIGXFSZ);
+}
+
+fn ignore(ignored: Signal) {
+    // SAFETY: no handler function is installed, so that nothing can run in one.
+    let _cannot_fail = unsafe { signal(ignored, SigHandler::SigIgn) };
 }
 
 /// Ends this process as another one ended, so that its parent sees the same.

@@ -73,9 +73,14 @@ pub(super) fn measures(told: Vec<Measure>) -> Result<Vec<Measure>, String> {
 }
 
 fn bounded(text: &str) -> String {
-    let mut harmless = harmless(text);
-    harmless.truncate(harmless.floor_char_boundary(MAX_MEASURE_TEXT_BYTES));
-    harmless
+    let mut kept = String::new();
+    for character in harmless(text).chars() {
+        if kept.len() + character.len_utf8() > MAX_MEASURE_TEXT_BYTES {
+            break;
+        }
+        kept.push(character);
+    }
+    kept
 }
 
 #[cfg(test)]

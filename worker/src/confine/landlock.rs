@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, RestrictionStatus, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
 };
 use proto::control::{Confinement, LoadSpec, Measure, Taken};
 
@@ -58,7 +58,7 @@ fn gpus() -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_gpu).collect()
 }
 
-fn enforce(grants: &[(PathBuf, Access)]) -> Result<RestrictionStatus, RulesetError> {
+fn enforce(grants: &[(PathBuf, Access)]) -> Result<LandlockStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
@@ -68,7 +68,7 @@ fn enforce(grants: &[(PathBuf, Access)]) -> Result<RestrictionStatus, RulesetErr
         let paths = grants.iter().filter(|(_, a)| *a == access).map(|(path, _)| path.as_path());
         ruleset = ruleset.add_rules(path_beneath_rules::<_, &Path, _>(paths, rights(access)))?;
     }
-    ruleset.restrict_self()
+    Ok(ruleset.restrict_self()?.landlock)
 }
 
 fn rights(access: Access) -> BitFlags<AccessFs> {
@@ -85,8 +85,8 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
     }
 }
 
-fn report(enforced: Result<RestrictionStatus, RulesetError>) -> Files {
-    let abi = match enforced.map(|status| status.landlock) {
+fn report(enforced: Result<LandlockStatus, RulesetError>) -> Files {
+    let abi = match enforced {
         Ok(LandlockStatus::Available { effective_abi, .. }) => Ok(effective_abi),
         Ok(LandlockStatus::NotEnabled) => Err("the kernel has it, and it is turned off".into()),
         Ok(LandlockStatus::NotImplemented) => Err("the kernel does not have it".into()),
@@ -119,12 +119,21 @@ mod tests {
 
     #[test]
     fn a_kernel_without_it_is_told_of_in_every_measure() {
-        let status = RestrictionStatus::default();
-        let files = report(Ok(status));
+        let files = report(Ok(LandlockStatus::NotEnabled));
         assert!(!files.fully_shut());
         for measure in &files.measures {
             assert!(matches!(&measure.outcome, Taken::Missing(why) if !why.is_empty()));
         }
+    }
+
+    #[test]
+    fn an_old_kernel_has_less_and_says_so() {
+        let status = LandlockStatus::Available { effective_abi: ABI::V4, kernel_abi: None };
+        let files = report(Ok(status));
+        assert!(files.fully_shut());
+        let missing = files.measures.iter().filter(|m| matches!(m.outcome, Taken::Missing(_)));
+        let names: Vec<&str> = missing.map(|measure| measure.name.as_str()).collect();
+        assert_eq!(names, ["landlock scopes"]);
     }
 
     #[test]
