@@ -3,6 +3,8 @@
 //! The echo engine tries and says how it went: see its `probe` command. That a probe is a real
 //! attempt is shown by workers without a confinement, for which it succeeds.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;

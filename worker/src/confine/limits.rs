@@ -33,6 +33,7 @@ pub(super) fn resources(confinement: &Confinement, device: Device) -> Taken {
 
 /// Private memory, and the size of each memory object and file.
 pub(super) fn data(limit: u64) -> Taken {
+    shared::sys::process::ignore_file_size_signal();
     let both =
         lower(Resource::RLIMIT_DATA, limit).and_then(|()| lower(Resource::RLIMIT_FSIZE, limit));
     match both {
