@@ -120,7 +120,16 @@ fn a_confined_worker_of_an_ordinary_user_reaches_nothing() {
 #[test]
 fn a_worker_without_a_confinement_reaches_all_of_it() {
     let outside = Outside::new(two_models("none"));
-    for probe in outside.probes() {
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let traces = geteuid().is_root() || ["", "0"].contains(&yama.trim());
+    if !traces {
+        let test = "a_worker_without_a_confinement_reaches_all_of_it";
+        skipped(test, "reading other processes: Yama keeps this user from it");
+    }
+    let reads_others = |probe: &String| {
+        ["ptrace", "memory", "pidfd", "list /proc"].iter().any(|way| probe.starts_with(way))
+    };
+    for probe in outside.probes().into_iter().filter(|probe| traces || !reads_others(probe)) {
         let answer = outside.server.infer(&Infer::command("m", &format!("probe {probe}")));
         assert_eq!(answer.status, 200, "{probe}: {}", answer.text());
     }
