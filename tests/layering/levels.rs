@@ -53,10 +53,13 @@ const PACKAGES: &[Package] = &[
         folder: "worker/src/",
         library: "worker",
         rooms: &[
-            ("inherit", 1),
+            // Its errors are chained by `shared::text`.
+            ("confine", 2),
             ("telemetry", 2),
             ("control", 2),
             ("engine", 2),
+            // Enters namespaces before it takes the control socket over.
+            ("inherit", 3),
             ("pump", 3),
             ("session", 4),
             ("zygote", 4),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -53,6 +53,7 @@ pub struct Builder {
     repository: Repository,
     settings: Vec<String>,
     user: Option<u32>,
+    within: Vec<String>,
 }
 
 impl Builder {
@@ -83,10 +84,18 @@ impl Builder {
         self
     }
 
-    /// Runs it as this user, who need not exist; takes root.
+    /// As this user, with no group but the one of the same number. Takes a test that is root.
     #[must_use]
-    pub fn user(mut self, id: u32) -> Self {
-        self.user = Some(id);
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Started by this program, which is given the server's command line after its own arguments and
+    /// becomes the server.
+    #[must_use]
+    pub fn within(mut self, program: &[&str]) -> Self {
+        self.within = program.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -101,7 +110,7 @@ impl Builder {
 
     /// Starts it and waits until it listens.
     pub fn start_unready(self) -> Supervisor {
-        let Self { repository, settings, user } = self;
+        let Self { repository, settings, user, within } = self;
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let runtime_file = folder.path().join("run/bulkhead.json");
         let own = [
@@ -114,14 +123,23 @@ impl Builder {
         ];
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).expect("the folder is ours");
-        let mut command = command(folder.path(), &["serve"]);
+        let mut command = match within.split_first() {
+            None => command(folder.path(), &["serve"]),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binaries().join("bulkhead")).arg("serve");
+                command.current_dir(folder.path());
+                command
+            }
+        };
         command.env("TMPDIR", &temporary);
+        if let Some(user) = user {
+            give_to(user, folder.path());
+            give_to(user, repository.path());
+            command.uid(user).gid(user);
+        }
         for setting in own.into_iter().chain(settings.into_iter().map(OsString::from)) {
             command.arg("--set").arg(setting);
-        }
-        if let Some(user) = user {
-            give(&[folder.path(), &temporary], repository.path(), user);
-            command.uid(user).gid(user);
         }
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the program can be started");
@@ -140,12 +158,17 @@ impl Builder {
     }
 }
 
-/// The folders become that user's, and the repository can be read by all.
-fn give(folders: &[&Path], repository: &Path, user: u32) {
-    for folder in folders {
-        chown(folder, Some(user), Some(user)).expect("root may");
+/// Makes all below `folder` belong to a user.
+fn give_to(user: u32, folder: &Path) {
+    chown(folder, Some(user), Some(user)).expect("the test is root");
+    for entry in fs::read_dir(folder).expect("the folder is ours").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            give_to(user, &path);
+        } else {
+            chown(&path, Some(user), Some(user)).expect("the test is root");
+        }
     }
-    fs::set_permissions(repository, fs::Permissions::from_mode(0o755)).expect("root may");
 }
 
 fn assignment(key: &str, path: &Path) -> OsString {

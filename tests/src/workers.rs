@@ -30,7 +30,14 @@ pub fn workers_of(supervisor: u32) -> Vec<WorkerProcess> {
     workers
 }
 
+/// The processes around a worker that is in namespaces; they have its command line.
+const AROUND: [&str; 2] = ["bulkhead-outer", "bulkhead-init"];
+
 fn worker(pid: i32, supervisor: u32) -> Option<WorkerProcess> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    if AROUND.contains(&name.trim_end()) {
+        return None;
+    }
     // A process that has ended and was not reaped yet has an empty command line.
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let text = String::from_utf8(bytes).ok()?;

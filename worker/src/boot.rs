@@ -16,13 +16,16 @@
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
-use proto::control::{Fact, HANDSHAKE_VERSION, LoadSpec, Loaded as LoadedFact, WorkerExit};
+use proto::control::{
+    Confinement, Fact, HANDSHAKE_VERSION, LoadSpec, Loaded as LoadedFact, WorkerExit,
+};
 use shared::limits::{MAX_ERROR_BYTES, MAX_TENSORS};
 use shared::ring::consumer::{AttachError, RequestConsumer, attach};
 use shared::ring::producer::ResponseProducer;
 use shared::sys::process::peak_rss;
 use shared::text::{chain, clean};
 
+use crate::confine::{self, Separated};
 use crate::control::{Control, ControlError};
 use crate::engine::{Engine, LoadError, Loader};
 use crate::inherit::{InheritError, Inherited};
@@ -129,11 +132,14 @@ struct Handshaken {
     requests: RequestConsumer,
     responses: ResponseProducer,
     commands: Commands,
+    confinement: Confinement,
+    separated: Separated,
 }
 
 impl Handshaken {
     fn new(inherited: Inherited) -> Result<Self, BootError> {
-        let mut control = Control::new(inherited.socket).map_err(BootError::Greeting)?;
+        let Inherited { socket, separated } = inherited;
+        let mut control = Control::new(socket).map_err(BootError::Greeting)?;
         let greeting = control.greeting().map_err(BootError::Greeting)?;
         let hello = greeting.hello;
         if hello.version != HANDSHAKE_VERSION {
@@ -144,13 +150,13 @@ impl Handshaken {
             return Err(BootError::Generation);
         }
         let commands = Commands::attach(&hello).map_err(BootError::Session)?;
-        Ok(Self { control, requests, responses, commands })
+        let confinement = hello.confinement;
+        Ok(Self { control, requests, responses, commands, confinement, separated })
     }
 }
 
-/// What to load is known, and this process can reach nothing that it will not need for it.
-///
-/// Today that is what [`Inherited`] gave up.
+/// What to load is known, and this process can reach nothing that it will not need for it; the
+/// supervisor knows how far that holds.
 struct Confined {
     control: Control,
     requests: RequestConsumer,
@@ -161,11 +167,14 @@ struct Confined {
 
 impl Confined {
     fn new(handshaken: Handshaken) -> Result<Self, BootError> {
-        let Handshaken { control, requests, responses, commands } = handshaken;
+        let Handshaken { control, requests, responses, commands, confinement, separated } =
+            handshaken;
         let spec = commands.wait_for_load(LOAD_COMMAND_LIMIT).map_err(BootError::NoLoad)?;
         let stop = Stop::of(&requests);
-        // From here on a supervisor that has gone ends this process, also in a long load. A
-        // confinement that holds for one thread must be in force before this thread is made.
+        // Most measures hold for this thread and those that it starts: there must be no other yet.
+        let measures = confine::apply(&confinement, &spec, separated);
+        control.report(&Fact::Confined(measures), None).map_err(BootError::Report)?;
+        // From here on a supervisor that has gone ends this process, also in a long load.
         commands.watch(stop.clone()).map_err(BootError::NoLoad)?;
         Ok(Self { control, requests, responses, stop, spec })
     }

@@ -1,6 +1,6 @@
 //! The process that runs one model instance.
 //!
-//! It boots through phases that are types ([`inherit`], [`boot`]), then one thread takes requests
+//! It boots through phases that are types ([`inherit`], [`confine`], [`boot`]), then one thread takes requests
 //! from the ring, runs the engine and publishes completions ([`pump`]), and another waits for
 //! commands ([`session`]). There is no async runtime, and nothing here knows a model but through
 //! [`engine`].
@@ -9,10 +9,11 @@
 //! holds can be trusted, and a fresh process is cheap. What a *model* does wrong is an error of its
 //! request (an exception) or the end of this process alone (a crash).
 //!
-//! A module uses only modules of a strictly lower level: 1 [`inherit`]; 2 [`telemetry`], [`control`],
-//! [`engine`]; 3 [`pump`]; 4 [`session`], [`zygote`]; 5 [`boot`].
+//! A module uses only modules of a strictly lower level: 1 and 2 [`confine`], [`telemetry`],
+//! [`control`], [`engine`]; 3 [`inherit`], [`pump`]; 4 [`session`], [`zygote`]; 5 [`boot`].
 
 pub mod boot;
+pub mod confine;
 pub mod control;
 pub mod engine;
 pub mod inherit;

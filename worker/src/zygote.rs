@@ -17,6 +17,7 @@ use proto::codec::{self, CodecError};
 use proto::zygote::{ForkRequest, ZygoteFact};
 use shared::limits::{MAX_ERROR_BYTES, MAX_PACKET_BYTES};
 use shared::sys::fork::{self, Forked};
+use shared::sys::process;
 use shared::sys::socket::{self, Inbox, Packet, Wait};
 
 use crate::inherit::{InheritError, Inherited};
@@ -101,7 +102,7 @@ fn fork_worker(packet: &Packet) -> Result<Forked, String> {
     };
     fork::copy_beside(group).map_err(|error| {
         if error == Errno::EBUSY {
-            let threads = fork::threads().unwrap_or(0);
+            let threads = process::threads();
             return format!("the framework has started threads, {threads} in all");
         }
         clean(&chain(&error), MAX_ERROR_BYTES)

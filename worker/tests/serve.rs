@@ -4,8 +4,8 @@ mod harness;
 
 use std::os::fd::AsFd;
 
-use harness::{handshake, serve, spawn, spawn_mine, spec};
-use proto::control::{Command, Fact, LoadSpec, WorkerExit};
+use harness::{handshake, handshake_for, serve, spawn, spawn_mine, spec, unconfined};
+use proto::control::{Command, Confinement, Fact, Level, LoadSpec, Taken, WorkerExit};
 use shared::ring::layout::{Place, Status};
 use shared::sys::socket::{self, Wait};
 
@@ -135,6 +135,7 @@ fn what_cannot_be_loaded_is_reported_before_the_end() {
     for (spec, message, permanent) in cases {
         let mut worker = handshake();
         worker.commands.send(Command::Load(spec)).unwrap();
+        worker.confined();
         let expected = Fact::LoadFailed { message: message.into(), permanent };
         assert_eq!(worker.fact().0, expected);
         assert_eq!(worker.process.ended_as(), WorkerExit::LoadFailed);
@@ -149,6 +150,7 @@ fn a_model_that_says_nothing_of_itself_is_echoed_too() {
     let mut worker = handshake();
     let nothing = LoadSpec { inputs: vec![], outputs: vec![], ..spec(&[]) };
     worker.commands.send(Command::Load(nothing)).unwrap();
+    worker.confined();
     let (fact, _) = worker.fact();
     let Fact::Loaded(loaded) = fact else { panic!("{fact:?}") };
     assert_eq!(loaded.inputs[0].name, "INPUT0");
@@ -164,6 +166,7 @@ fn peak_memory_is_the_worker_s_own() {
     let mut worker = handshake();
     drop(ballast);
     worker.commands.send(Command::Load(spec(&[]))).unwrap();
+    worker.confined();
     let (fact, _) = worker.fact();
     let Fact::Loaded(loaded) = fact else { panic!("{fact:?}") };
     assert!((1 << 20..100 << 20).contains(&loaded.peak_rss), "{}", loaded.peak_rss);
@@ -179,4 +182,25 @@ fn bad_starts_have_their_exit_codes() {
     let mut early = handshake();
     early.commands.send(Command::Shutdown).unwrap();
     assert_eq!(early.process.ended_as(), WorkerExit::NoLoad);
+}
+
+#[test]
+fn a_limit_on_private_memory_holds_and_leaves_large_outputs_alone() {
+    let limited =
+        Confinement { level: Level::Standard, data_limit: Some(256 << 20), ..unconfined() };
+    let mut worker = handshake_for(limited);
+    worker.commands.send(Command::Load(spec(&[]))).unwrap();
+    let measures = worker.confined();
+    let limit = measures.iter().find(|measure| measure.name == "data limit").unwrap();
+    assert!(matches!(&limit.outcome, Taken::Holds(how) if how.contains("256 MiB")), "{limit:?}");
+    assert!(matches!(worker.fact().0, Fact::Loaded(_)));
+    assert_eq!(worker.ask(&[1], "leak 200MiB").completion.status, Status::Ok);
+    for beyond in ["leak 60MiB", "probe shared"] {
+        assert_ne!(worker.ask(&[1], beyond).completion.status, Status::Ok, "{beyond}");
+    }
+    let grown = worker.ask(&[7; 4000], "grow 1000");
+    assert_eq!(grown.outputs[0].1.len(), 4_000_000);
+    // 280 MB in one object.
+    assert_eq!(worker.ask(&[7; 4000], "grow 70000").completion.status, Status::OutOfMemory);
+    assert_eq!(worker.ask(&[1], "").completion.status, Status::Ok);
 }

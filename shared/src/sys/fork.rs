@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
+use super::process::threads;
+
 /// Which of the two a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forked {
@@ -32,7 +34,7 @@ const PR_GET_TID_ADDRESS: libc::c_int = 40;
 ///
 /// `cgroup` is the folder of a control group of version 2.
 pub fn copy_beside(cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
-    if threads() != Some(1) {
+    if threads() != 1 {
         return Err(Errno::EBUSY);
     }
     let address = tid_address();
@@ -66,11 +68,6 @@ pub fn copy_beside(cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
 
 fn flag(flag: libc::c_int) -> u64 {
     u64::from(flag.cast_unsigned())
-}
-
-/// The threads of this process; `None` if the kernel does not say.
-pub fn threads() -> Option<usize> {
-    std::fs::read_dir("/proc/self/task").ok().map(Iterator::count)
 }
 
 /// Where glibc keeps the number of this thread; 0 if the kernel does not say.
@@ -122,7 +119,7 @@ fn argument_area(stat: &str) -> Option<(usize, usize)> {
 /// Sets a variable of the environment; only in a process that has just been copied and has one
 /// thread (`EBUSY` otherwise): whoever reads the environment meanwhile would read what moves.
 pub fn set_variable(name: &str, value: &str) -> Result<(), Errno> {
-    if threads() != Some(1) {
+    if threads() != 1 {
         return Err(Errno::EBUSY);
     }
     if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::control::{Command, Fact, Loaded};
+use proto::control::{Command, Fact, Level, Loaded, Measure};
 use shared::clock::MonotonicNanos;
 use shared::id::{Generation, WorkerId};
 use shared::limits::MAX_ERROR_BYTES;
@@ -20,7 +20,7 @@ use super::worker::{Report, Worker};
 use super::{
     Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, State, StopCause, Ticket, Token,
 };
-use super::{events_log, facts};
+use super::{confinement, events_log, facts};
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::{Ending, LaneEvent};
 use crate::request::{RequestError, What};
@@ -42,6 +42,7 @@ pub(super) struct Driver {
     /// What effects brought about at once.
     pending: VecDeque<Event>,
     loaded: Option<Arc<Loaded>>,
+    confinement: Option<Arc<Vec<Measure>>>,
     granted: Option<GrantId>,
 }
 
@@ -76,6 +77,7 @@ impl Driver {
             history,
             limits: None,
             private_memory: None,
+            confinement: None,
         });
         Self {
             spec,
@@ -88,6 +90,7 @@ impl Driver {
             timer: None,
             pending: VecDeque::new(),
             loaded: None,
+            confinement: None,
             granted: None,
         }
     }
@@ -316,15 +319,19 @@ impl Driver {
         let event = match event {
             // Once is enough; a worker that repeats itself is only counted.
             LaneEvent::Fact(Fact::Loaded(_)) if !self.is_starting() => return,
-            LaneEvent::Fact(Fact::Loaded(loaded)) => match facts::check(&self.spec.load, &loaded) {
+            LaneEvent::Fact(Fact::Loaded(loaded)) => match self.check_loaded(&loaded) {
                 Ok(()) => self.note_loaded(loaded, generation),
+                Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
+            },
+            LaneEvent::Fact(Fact::Confined(measures)) => match self.note_confined(measures) {
+                Ok(()) => return,
                 Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
             },
             LaneEvent::Fact(Fact::LoadFailed { message, permanent }) => {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
                 Event::LoadFailed { generation, fault, message: clean(&message, MAX_ERROR_BYTES) }
             }
-            LaneEvent::Fact(Fact::Confined(_) | Fact::LargeOutput { .. }) => return,
+            LaneEvent::Fact(Fact::LargeOutput { .. }) => return,
             LaneEvent::Violation(violation) => {
                 Event::Unhealthy { generation, why: Reason::Violation(violation.to_string()) }
             }
@@ -336,6 +343,29 @@ impl Driver {
 
     fn is_starting(&self) -> bool {
         matches!(self.machine.state(), State::Starting { .. })
+    }
+
+    fn check_loaded(&self, loaded: &Loaded) -> Result<(), String> {
+        let confined = self.worker.as_ref().is_some_and(|worker| worker.confined);
+        if !confined && self.spec.confinement.level != Level::None {
+            return Err("the model was loaded before anything was said of a confinement".into());
+        }
+        facts::check(&self.spec.load, loaded)
+    }
+
+    /// Once in a generation, before the model was read: later it is the model that speaks.
+    fn note_confined(&mut self, told: Vec<Measure>) -> Result<(), String> {
+        let measures = facts::measures(told)?;
+        let Some(worker) = &mut self.worker else { return Ok(()) };
+        if worker.confined || worker.listens {
+            return Err("a confinement was reported twice, or late".into());
+        }
+        worker.confined = true;
+        let (instance, generation) = (&self.spec.id, worker.generation());
+        let before = self.confinement.as_deref().map_or(&[][..], Vec::as_slice);
+        confinement::log(instance, generation, &measures, before);
+        self.confinement = Some(Arc::new(measures));
+        Ok(())
     }
 
     fn note_loaded(&mut self, loaded: Loaded, generation: Generation) -> Event {
@@ -404,7 +434,7 @@ impl Driver {
 
     fn publish(&self, changed: &Notify) {
         let (state, status) = (self.machine.state().name(), self.machine.status());
-        let loaded = self.loaded.clone();
+        let (loaded, confinement) = (self.loaded.clone(), self.confinement.clone());
         let gone = Gone::of(self.machine.state());
         let history = self.kit.archive.of(&self.spec.id);
         let limits = self.worker.as_ref().map(|worker| Arc::clone(worker.limits()));
@@ -416,8 +446,21 @@ impl Driver {
                 (Some(_), None) | (None, Some(_)) => false,
             };
             let same_past = Arc::ptr_eq(&view.history, &history);
-            let same = view.state == state && view.status == status && same_load && same_past;
-            *view = InstanceView { state, status, gone, loaded, history, limits, private_memory };
+            let same = view.state == state
+                && view.status == status
+                && same_load
+                && same_past
+                && view.confinement == confinement;
+            *view = InstanceView {
+                state,
+                status,
+                gone,
+                loaded,
+                history,
+                limits,
+                private_memory,
+                confinement,
+            };
             !same
         });
         if new {

@@ -1,10 +1,11 @@
-//! Checks on what a worker says of its model; pure. A worker is not believed.
+//! Checks on what a worker says of its model and of its confinement; pure. A worker is not believed.
 
 use std::collections::BTreeSet;
 
-use proto::control::{LoadSpec, Loaded};
+use proto::control::{LoadSpec, Loaded, Measure, Taken};
 use shared::limits::{MAX_DIMS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use shared::tensor::TensorSpec;
+use shared::text::clean;
 
 /// Whether `loaded` can be what an honest worker says after `spec`.
 pub(super) fn check(spec: &LoadSpec, loaded: &Loaded) -> Result<(), String> {
@@ -36,6 +37,38 @@ fn check_tensors(what: &str, asked: &[TensorSpec], told: &[TensorSpec]) -> Resul
     let unchanged = asked.is_empty()
         || asked.len() == told.len() && asked.iter().zip(told).all(|(a, t)| kept(a, t));
     if unchanged { Ok(()) } else { Err(format!("the configured {what}s came back changed")) }
+}
+
+/// Most measures that a confinement has, and bytes of a name and of a text.
+const MAX_MEASURES: usize = 32;
+const MAX_MEASURE_NAME_BYTES: usize = 32;
+const MAX_MEASURE_TEXT_BYTES: usize = 256;
+
+/// What an honest worker can say of its confinement, with harmless texts.
+pub(super) fn measures(told: Vec<Measure>) -> Result<Vec<Measure>, String> {
+    if told.len() > MAX_MEASURES {
+        return Err(format!("{} measures are more than {MAX_MEASURES}", told.len()));
+    }
+    let mut names = BTreeSet::new();
+    for Measure { name, .. } in &told {
+        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == ' ');
+        let short = (1..=MAX_MEASURE_NAME_BYTES).contains(&name.len());
+        if !plain || !short || !names.insert(name.clone()) {
+            return Err("a measure has an empty, odd, long or repeated name".into());
+        }
+    }
+    let cleaned = |Measure { name, outcome }| {
+        let outcome = match outcome {
+            Taken::Holds(text) => Taken::Holds(bounded(&text)),
+            Taken::Missing(text) => Taken::Missing(bounded(&text)),
+        };
+        Measure { name, outcome }
+    };
+    Ok(told.into_iter().map(cleaned).collect())
+}
+
+fn bounded(text: &str) -> String {
+    clean(text, MAX_MEASURE_TEXT_BYTES)
 }
 
 #[cfg(test)]
@@ -91,5 +124,30 @@ mod tests {
         assert!(refused((0..65).map(|i| tensor(&format!("t{i}"))).collect()));
         assert!(refused(vec![TensorSpec { dims: Some(vec![-2]), ..tensor("a") }]));
         assert!(refused(vec![TensorSpec { dims: Some(vec![1; 13]), ..tensor("a") }]));
+    }
+
+    fn measure(name: &str, outcome: Taken) -> Measure {
+        Measure { name: name.to_owned(), outcome }
+    }
+
+    #[test]
+    fn measures_are_bounded_and_harmless() {
+        let long = Taken::Missing("ä\n".repeat(1000));
+        let told =
+            vec![measure("seccomp", Taken::Holds("9\nrules".into())), measure("a b 2", long)];
+        let heard = measures(told).unwrap();
+        assert_eq!(heard[0].outcome, Taken::Holds("9 rules".into()));
+        let Taken::Missing(text) = &heard[1].outcome else { panic!("{heard:?}") };
+        assert!(text.len() <= MAX_MEASURE_TEXT_BYTES && !text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn odd_measures_are_refused() {
+        let holds = |name: &str| measure(name, Taken::Holds(String::new()));
+        assert!(measures((0..33).map(|i| holds(&format!("m{i}"))).collect()).is_err());
+        for name in ["", "a\n", "Ä", &"a".repeat(33)] {
+            assert!(measures(vec![holds(name)]).is_err(), "{name:?}");
+        }
+        assert!(measures(vec![holds("a"), holds("a")]).is_err());
     }
 }

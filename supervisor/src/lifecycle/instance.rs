@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proto::control::{Confinement, LoadSpec, Loaded};
+use proto::control::{Confinement, LoadSpec, Loaded, Measure};
 use shared::id::InstanceId;
 use shared::ring::layout::Geometry;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -113,6 +113,8 @@ pub struct InstanceView {
     pub limits: Option<Arc<LimitsReport>>,
     /// Bytes of memory that would come free if that worker ended; looked at now and then.
     pub private_memory: Option<u64>,
+    /// What the newest worker that said so gave up, and what of it could not be had.
+    pub confinement: Option<Arc<Vec<Measure>>>,
 }
 
 /// Whether an instance has no process and will have none before somebody acts.

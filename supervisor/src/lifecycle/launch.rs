@@ -29,6 +29,7 @@ pub(super) async fn start(
         binary: spec.binary.clone(),
         start: spec.start,
         worker: id.clone(),
+        level: spec.confinement.level,
         threads: spec.load.threads,
         scratch: enclosure.report().scratch.clone(),
         control,

@@ -68,6 +68,7 @@
 pub mod archive;
 pub mod catalog;
 pub mod classify;
+mod confinement;
 mod driver;
 pub mod effect;
 pub mod event;

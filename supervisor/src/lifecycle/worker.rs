@@ -43,6 +43,8 @@ pub(super) struct Worker {
     id: WorkerId,
     pub(super) lane: Arc<Lane>,
     pub(super) session: Option<Session>,
+    /// It has said what it gave up.
+    pub(super) confined: bool,
     /// It has loaded its model and hears commands.
     pub(super) listens: bool,
     /// Requests that may be why it ended.
@@ -113,6 +115,7 @@ impl Worker {
             id,
             lane,
             session: None,
+            confined: false,
             listens: false,
             blamed: Vec::new(),
             lane_events,

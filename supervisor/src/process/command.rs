@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use proto::control::Level;
 use shared::id::WorkerId;
 
 /// Variables that workers inherit; everything else of the supervisor's environment stays here.
@@ -38,6 +39,9 @@ pub struct WorkerCommand {
     pub binary: PathBuf,
     pub start: Start,
     pub worker: WorkerId,
+    /// Namespaces must be entered before anything else, so the worker is told of them at once; of
+    /// the rest of its confinement by the greeting.
+    pub level: Level,
     /// Threads that one inference may use, for libraries that look at their environment.
     pub threads: u16,
     /// The only folder that it may write to, absolute: its home, and where its libraries put files.
@@ -54,14 +58,19 @@ impl WorkerCommand {
     /// Its name and what it is told. All but the last is for people who read a process list.
     pub(super) fn arguments(&self) -> Vec<String> {
         let instance = &self.worker.instance;
-        vec![
+        let mut arguments = vec![
             "bulkhead-worker".to_owned(),
             instance.model.to_string(),
             format!("version={}", instance.version),
             format!("instance={}", instance.index),
             format!("generation={}", self.worker.generation),
             supervisor(),
-        ]
+        ];
+        match self.level {
+            Level::None | Level::Standard => {}
+            Level::Strict => arguments.push("confinement=strict".to_owned()),
+        }
+        arguments
     }
 
     /// Variables that are this worker's own.

@@ -13,7 +13,7 @@ use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
 use proto::codec;
 use proto::control::{
     Attach, Command, Confinement, Device, Fact, HANDSHAKE_VERSION, Handover, Hello, Level,
-    LoadSpec, WorkerExit,
+    LoadSpec, Measure, WorkerExit,
 };
 use shared::id::{Generation, InstanceId, ModelName, ModelVersion, RequestId, WorkerId};
 use shared::ring::consumer::{ResponseArena, ResponseConsumer};
@@ -91,6 +91,10 @@ pub(crate) struct Reply {
 }
 
 pub(crate) fn handshake() -> Worker {
+    handshake_for(unconfined())
+}
+
+pub(crate) fn handshake_for(confinement: Confinement) -> Worker {
     let process = spawn_mine();
     let geometry = Geometry::new(4, SLOT, SLOT).unwrap();
     let generation = Generation(3);
@@ -99,13 +103,8 @@ pub(crate) fn handshake() -> Worker {
     let (server, command_server) = IpcOneShotServer::<Attach>::new().unwrap();
     let (model, version) = (ModelName::new("echo").unwrap(), ModelVersion::new(1).unwrap());
     let worker = WorkerId { instance: InstanceId { model, version, index: 0 }, generation };
-    let hello = Hello {
-        version: HANDSHAKE_VERSION,
-        worker,
-        nonce: 77,
-        command_server,
-        confinement: unconfined(),
-    };
+    let hello =
+        Hello { version: HANDSHAKE_VERSION, worker, nonce: 77, command_server, confinement };
     let packet = codec::encode(&hello).unwrap();
     let fds = [arena.fd(), responses.fd()];
     socket::send(process.socket.as_fd(), &packet, &fds, Wait::Never).unwrap();
@@ -145,12 +144,20 @@ pub(crate) fn spec(parameters: &[(&str, &str)]) -> LoadSpec {
 pub(crate) fn serve() -> Worker {
     let mut worker = handshake();
     worker.commands.send(Command::Load(spec(&[]))).unwrap();
+    worker.confined();
     let (fact, _) = worker.fact();
     assert!(matches!(fact, Fact::Loaded(_)), "{fact:?}");
     worker
 }
 
 impl Worker {
+    /// What it gave up, which it says before anything about its model.
+    pub(crate) fn confined(&mut self) -> Vec<Measure> {
+        let (fact, _) = self.fact();
+        let Fact::Confined(measures) = fact else { panic!("{fact:?}") };
+        measures
+    }
+
     /// The next fact; doorbells are passed over.
     pub(crate) fn fact(&mut self) -> (Fact, Vec<OwnedFd>) {
         let mut inbox = socket::Inbox::new(65536);
@@ -246,7 +253,7 @@ impl Worker {
     }
 }
 
-fn unconfined() -> Confinement {
+pub(crate) fn unconfined() -> Confinement {
     Confinement {
         level: Level::None,
         scratch: PathBuf::new(),

@@ -21,9 +21,12 @@
 //! malformed-fact          a packet that is no fact
 //! forge                   a completion of a request that this worker was not given
 //! scribble                overwrite all that this process can write in the response object; hang
+//! probe WHAT ...          try something that a confined worker must not be able to do: see [`Probe`]
 //! ```
 
 use std::time::Duration;
+
+use crate::engine::echo::probe::Probe;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -42,6 +45,7 @@ pub enum Command {
     IgnoreTerm,
     FloodStderr(u64),
     Attack(Attack),
+    Probe(Probe),
 }
 
 /// What a hostile worker would do to the supervisor.
@@ -107,6 +111,7 @@ impl Command {
                 bare("malformed-fact", argument, Self::Attack(Attack::MalformedFact))
             }
             "forge" => bare("forge", argument, Self::Attack(Attack::Forge)),
+            "probe" => argued("probe", "something to try", argument, Probe::parse).map(Self::Probe),
             "scribble" => bare("scribble", argument, Self::Attack(Attack::Scribble)),
             unknown => Err(InvalidCommand::Unknown(unknown.into())),
         }
@@ -190,6 +195,7 @@ fn hang(text: &str) -> Option<Hang> {
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::Pid;
     use proptest::prelude::*;
 
     use super::*;
@@ -222,6 +228,8 @@ mod tests {
             ("malformed-fact", Command::Attack(Attack::MalformedFact)),
             ("forge", Command::Attack(Attack::Forge)),
             ("scribble", Command::Attack(Attack::Scribble)),
+            ("probe read /a b", Command::Probe(Probe::Read("/a b".into()))),
+            ("probe kill 7", Command::Probe(Probe::Kill(Pid::from_raw(7)))),
         ];
         for (text, command) in cases {
             assert_eq!(Command::parse(text.as_bytes()), Ok(command), "{text:?}");
@@ -250,7 +258,7 @@ mod tests {
 
         #[test]
         fn any_argument_is_taken_or_refused(
-            word in "(delay|crash|hang|allocate|leak|grow|flood-bell|forge)", rest in ".{0,20}",
+            word in "(delay|crash|hang|allocate|leak|grow|flood-bell|forge|probe|probe kill|probe tcp)", rest in ".{0,20}",
         ) {
             let _command_or_error = Command::parse(format!("{word} {rest}").as_bytes());
         }

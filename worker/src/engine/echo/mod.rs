@@ -7,11 +7,13 @@
 //! - [`settings`]: `parameters` of `config.pbtxt`: faults of loading, and a delay.
 //! - [`command`]: the language of an optional BYTES input named `COMMAND`: faults of one request.
 //! - `fault`: carries them out.
+//! - [`probe`]: tries what a confinement must refuse.
 //! - `model`: the engine.
 
 pub mod command;
 mod fault;
 mod model;
+pub mod probe;
 pub mod settings;
 
 pub use model::load;

@@ -95,6 +95,7 @@ impl Echo {
             Command::IgnoreTerm => fault::ignore_term(),
             Command::FloodStderr(lines) => fault::flood_stderr(lines),
             Command::Attack(attack) => strike(attack, outputs),
+            Command::Probe(probe) => probe.attempt().map_err(EngineError::Model)?,
         }
         Ok(1)
     }

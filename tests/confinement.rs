@@ -1,0 +1,321 @@
+//! What a confined worker can reach: its model, its slots, its supervisor's ear, and nothing else.
+//!
+//! The echo engine tries and says how it went: see its `probe` command. That a probe is a real
+//! attempt is shown by workers without a confinement, for which it succeeds.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+use tests::supervisor::{Builder, binaries};
+use tests::{Echo, Infer, Supervisor, folder_or_skip, skipped, wait};
+
+const LEVELS: [&str; 2] = ["standard", "strict"];
+/// Whom files belong to that belong to nobody; here an ordinary user.
+const NOBODY: u32 = 65534;
+
+/// What is outside of the worker of `m`, to be reached for.
+struct Outside {
+    server: Supervisor,
+    tcp: TcpListener,
+    udp: UdpSocket,
+    folder: tempfile::TempDir,
+    _unix: UnixListener,
+}
+
+impl Outside {
+    fn new(builder: Builder) -> Self {
+        let server = builder.start();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let (tcp, udp) = (TcpListener::bind("127.0.0.1:0"), UdpSocket::bind("127.0.0.1:0"));
+        Self { server, tcp: tcp.unwrap(), udp: udp.unwrap(), folder, _unix: listener }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What must fail for a confined worker, and succeeds for another.
+    fn probes(&self) -> Vec<String> {
+        let models = self.server.repository().path();
+        let (supervisor, other) = (self.server.pid(), self.server.worker("other").pid);
+        let runtime = self.server.runtime_file().display();
+        let mut probes = vec![
+            format!("read {runtime}"),
+            format!("write {runtime}"),
+            format!("chmod {runtime}"),
+            format!("read {}", models.join("other/config.pbtxt").display()),
+            format!("list {}", models.join("other/1").display()),
+            format!("list {}", models.display()),
+            "read /etc/passwd".into(),
+            format!("chmod {}", models.join("other/1").display()),
+            format!("write {}", self.file("new").display()),
+            format!("write {}", models.join("m/1/new").display()),
+            format!("tcp {}", self.tcp.local_addr().unwrap()),
+            format!("tcp {}", self.server.address()),
+            format!("udp {}", self.udp.local_addr().unwrap()),
+            format!("unix {}", self.file("socket").display()),
+            "socket".into(),
+            "fork".into(),
+            "exec".into(),
+            "shared".into(),
+        ];
+        for pid in [i64::from(supervisor), i64::from(other)] {
+            probes.push(format!("list /proc/{pid}/fd"));
+            let ways = ["kill", "ptrace", "memory", "pidfd", "limits", "affinity", "own"];
+            probes.extend(ways.map(|way| format!("{way} {pid}")));
+        }
+        probes
+    }
+
+    #[track_caller]
+    fn assert_all_refused(&self, level: &str) {
+        let more = ["namespace", "new-call", "group", "kill -1", "kill 0"].map(String::from);
+        for probe in self.probes().into_iter().chain(more) {
+            let answer = self.server.infer(&Infer::command("m", &format!("probe {probe}")));
+            // By an error of the kernel, which the worker has lived through.
+            assert_eq!(answer.status, 500, "{level}: {probe}: {}", answer.text());
+            assert!(!answer.text().contains("ended"), "{level}: {probe}: {}", answer.text());
+        }
+        assert_eq!(self.server.worker("m").generation, 1);
+        let echo = Infer::echo("m");
+        assert!(echo.is_echoed_by(&self.server.infer(&echo)));
+    }
+}
+
+fn two_models(level: &str) -> Builder {
+    Supervisor::with_echo("m").echo("other", &Echo::default()).set("worker.confinement", level)
+}
+
+#[test]
+fn a_confined_worker_reaches_nothing() {
+    for level in LEVELS {
+        Outside::new(two_models(level)).assert_all_refused(level);
+    }
+}
+
+#[test]
+fn a_confined_worker_of_an_ordinary_user_reaches_nothing() {
+    if !others_can_be("a_confined_worker_of_an_ordinary_user_reaches_nothing") {
+        return;
+    }
+    for level in LEVELS {
+        Outside::new(two_models(level).user(NOBODY)).assert_all_refused(level);
+    }
+}
+
+/// Without this the two tests above would show nothing.
+#[test]
+fn a_worker_without_a_confinement_reaches_all_of_it() {
+    let outside = Outside::new(two_models("none"));
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let traces = geteuid().is_root() || ["", "0"].contains(&yama.trim());
+    if !traces {
+        let test = "a_worker_without_a_confinement_reaches_all_of_it";
+        skipped(test, "reading other processes: Yama keeps this user from it");
+    }
+    let reads_others = |probe: &String| {
+        ["ptrace", "memory", "pidfd", "list /proc"].iter().any(|way| probe.starts_with(way))
+    };
+    for probe in outside.probes().into_iter().filter(|probe| traces || !reads_others(probe)) {
+        let answer = outside.server.infer(&Infer::command("m", &format!("probe {probe}")));
+        assert_eq!(answer.status, 200, "{probe}: {}", answer.text());
+    }
+    assert!(outside.server.logs().about("m", "worker confined").is_empty());
+}
+
+#[test]
+fn its_own_things_are_a_worker_s_to_use() {
+    for level in LEVELS {
+        let server = two_models(level).set("worker.slot_size", "4KiB").start();
+        let own = server.repository().version("m", 1);
+        fs::write(own.join("weights"), "1").unwrap();
+        for probe in [
+            format!("read {}", own.join("weights").display()),
+            format!("list {}", own.display()),
+            "read /proc/self/maps".into(),
+            "list /proc/self/fd".into(),
+            "write /dev/null".into(),
+        ] {
+            let answer = server.infer(&Infer::command("m", &format!("probe {probe}")));
+            assert_eq!(answer.status, 200, "{level}: {probe}: {}", answer.text());
+        }
+        // Memory objects of its own, in both directions.
+        let large = Infer::new("m").floats(&vec![1.5; 100_000]);
+        assert!(large.is_echoed_by(&server.infer(&large)), "{level}");
+    }
+}
+
+#[test]
+fn what_holds_is_logged_for_each_worker() {
+    for level in LEVELS {
+        let server = two_models(level).start();
+        let event = server.logs().wait_for_number(1, "m", "worker confined").remove(0);
+        let holds = event["holds"].as_str().unwrap_or_default();
+        let strict: &[&str] = if level == "strict" { &["namespaces (user, pid, net"] } else { &[] };
+        for measure in ["landlock files (ABI ", "seccomp (", "capabilities (none left"] {
+            assert!(holds.contains(measure), "{level}: {measure}: {holds}");
+        }
+        assert!(strict.iter().all(|measure| holds.contains(measure)), "{holds}");
+    }
+}
+
+#[test]
+fn what_the_kernel_does_not_give_is_logged_and_the_worker_serves() {
+    // In a user namespace that may have no further ones, nor any of processes.
+    let none = "cd /proc/sys/user && echo 0 > max_user_namespaces && \
+                echo 0 > max_pid_namespaces && cd - && exec \"$@\"";
+    let program = ["unshare", "--user", "--map-root-user", "sh", "-c", none, "sh"];
+    let name = "what_the_kernel_does_not_give_is_logged_and_the_worker_serves";
+    let tried = std::process::Command::new(program[0]).args(&program[1..]).arg("true").output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return skipped(name, "this user cannot make a user namespace");
+    }
+    let server = two_models("strict").within(&program).start();
+    let missing = "confinement: a measure is missing";
+    let event = server.logs().wait_for_number(1, "m", missing).remove(0);
+    assert_eq!(event["measure"], "namespaces", "{event}");
+    assert!(event["why"].as_str().is_some_and(|why| !why.is_empty()), "{event}");
+    server.infer(&Infer::echo("m")).assert_status(200);
+    // The same once more is no news.
+    server.worker("m").kill(Signal::SIGKILL);
+    server.wait_for_generation("m", 2);
+    server.logs().wait_for_number(2, "m", "worker confined");
+    assert_eq!(server.logs().about("m", missing).len(), 1);
+}
+
+#[test]
+fn the_end_of_a_worker_in_namespaces_is_seen_as_it_was() {
+    let server = two_models("strict")
+        .set("restart.max_restarts", "1000")
+        .set("restart.backoff.initial", "20ms")
+        .set("restart.backoff.factor", "1.0")
+        .start();
+    let ends = [
+        ("crash segv", "signal 11"),
+        ("crash abort", "signal 6"),
+        ("crash kill", "signal 9"),
+        ("crash exit 3", "code 3"),
+    ];
+    for (number, (crash, how)) in (1..).zip(ends) {
+        server.infer(&Infer::command("m", crash)).assert_status(500);
+        let exits = server.logs().wait_for_number(number, "m", "worker exited");
+        let seen = exits[number - 1]["how"].as_str().unwrap_or_default();
+        assert!(seen.contains(how), "{crash}: {seen}");
+        server.infer(&Infer::echo("m")).assert_status(200);
+    }
+}
+
+#[test]
+fn a_worker_in_namespaces_that_hangs_and_ignores_sigterm_is_killed() {
+    let server = Supervisor::with_echo("m")
+        .set("worker.confinement", "strict")
+        .set("worker.infer_timeout", "300ms")
+        .set("worker.stop_timeout", "200ms")
+        .start();
+    let worker = server.worker("m");
+    server.infer(&Infer::command("m", "ignore-term")).assert_status(200);
+    server.infer(&Infer::command("m", "hang")).assert_status(504);
+    wait::until_true("the end of a worker that hangs", || !worker.is_alive());
+    server.wait_until_ready("m");
+}
+
+#[test]
+fn nothing_in_namespaces_outlives_a_supervisor_that_is_killed() {
+    let mut server = two_models("strict").start();
+    server.infer(&Infer::command("m", "ignore-term")).assert_status(200);
+    let pid = server.pid();
+    assert_eq!(processes_of(pid), 6, "two models, three processes each");
+    server.kill(Signal::SIGKILL);
+    wait::until_true("the end of all processes", || processes_of(pid) == 0);
+}
+
+/// Whatever says on its command line that it belongs to this supervisor.
+fn processes_of(supervisor: u32) -> usize {
+    let wanted = format!("supervisor={supervisor}");
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|b| *b == 0).any(|word| word == wanted.as_bytes())).count()
+}
+
+#[test]
+fn a_real_model_runs_in_every_confinement() {
+    let test = "a_real_model_runs_in_every_confinement";
+    let Some(models) = folder_or_skip("BULKHEAD_MODELS", test) else { return };
+    if !binaries().join("bulkhead-worker-torch").is_file() {
+        return skipped(test, "bulkhead-worker-torch is not built; use scripts/test");
+    }
+    let users = if others_can_be(test) { vec![None, Some(NOBODY)] } else { vec![None] };
+    let level_and_user =
+        LEVELS.iter().flat_map(|level| users.iter().map(move |user| (level, user)));
+    for (level, user) in level_and_user {
+        let builder = Supervisor::new()
+            .set("repository.paths", &json!([models]).to_string())
+            .set("repository.startup", r#"["digits"]"#)
+            .set("worker.slot_size", "4KiB")
+            .set("worker.confinement", level);
+        let server = user.iter().fold(builder, |builder, user| builder.user(*user)).start();
+        let said = server.logs().wait_for_number(1, "digits", "worker confined");
+        assert!(said[0]["holds"].as_str().is_some_and(|holds| holds.contains("seccomp")));
+        // 32 images of 256 bytes are more than a slot has.
+        let images = vec![0; 32 * 64 * 4];
+        let infer = Infer::new("digits").tensor("image", "FP32", &[32, 1, 8, 8], &images);
+        let answer = server.infer(&infer);
+        assert_eq!(answer.assert_status(200).data().len(), 32 * 10 * 4, "{level}");
+        let none: Vec<Value> = server.logs().about("digits", "confinement: a measure is missing");
+        assert!(none.is_empty(), "{none:?}");
+    }
+}
+
+#[test]
+fn a_real_model_has_large_outputs_in_every_confinement() {
+    let test = "a_real_model_has_large_outputs_in_every_confinement";
+    let Some(models) = folder_or_skip("BULKHEAD_TEST_MODELS", test) else { return };
+    if !binaries().join("bulkhead-worker-torch").is_file() {
+        return skipped(test, "bulkhead-worker-torch is not built; use scripts/test");
+    }
+    for level in LEVELS {
+        let server = Supervisor::new()
+            .torch("t", &models.join("identity.pt"))
+            .set("worker.slot_size", "4KiB")
+            .set("worker.confinement", level)
+            .start();
+        let bytes: Vec<u8> = (0..10_000_u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+        let infer = Infer::new("t").tensor("x", "FP32", &[10_000], &bytes);
+        assert_eq!(server.infer(&infer).assert_status(200).data(), bytes, "{level}");
+    }
+}
+
+/// Whether this test may start a server as another user, and that user may execute it.
+fn others_can_be(test: &str) -> bool {
+    let reachable = |path: &Path| {
+        path.ancestors().all(|folder| {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
+        })
+    };
+    let program = binaries().join("bulkhead");
+    match (geteuid().is_root(), program.canonicalize().is_ok_and(|path| reachable(&path))) {
+        (true, true) => true,
+        (false, _) => {
+            skipped(test, "as another user: this user is not root and cannot become one");
+            false
+        }
+        (true, false) => {
+            skipped(test, "as another user: the binaries are in a folder that is closed to others");
+            false
+        }
+    }
+}
