@@ -210,7 +210,7 @@ fn the_end_of_a_worker_in_namespaces_is_seen_as_it_was() {
         ("crash exit 3", "code 3"),
     ];
     for (number, (crash, how)) in (1..).zip(ends) {
-        server.infer(&Infer::command("m", crash)).assert_status(500);
+        server.infer(&Infer::command("m", crash).once()).assert_status(500);
         let exits = server.logs().wait_for_number(number, "m", "worker exited");
         let seen = exits[number - 1]["how"].as_str().unwrap_or_default();
         assert!(seen.contains(how), "{crash}: {seen}");

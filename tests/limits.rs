@@ -81,7 +81,7 @@ fn a_memory_bomb_ends_its_worker_and_no_other() {
         return;
     }
     let neighbour = server.load_on("neighbour");
-    server.infer(&Infer::command("victim", "leak 300MiB")).assert_status(500);
+    server.infer(&Infer::command("victim", "leak 300MiB").once()).assert_status(500);
     let (how, why) = last_exit(&server, "victim");
     assert_eq!((how.as_str(), why.as_str()), ("it ran out of host memory", how.as_str()));
     server.infer(&Infer::echo("victim")).assert_status(200);
@@ -92,7 +92,7 @@ fn a_memory_bomb_ends_its_worker_and_no_other() {
 #[test]
 fn the_same_signal_without_a_word_of_the_kernel_is_not_memory() {
     let server = victim_and_neighbour().set("models.victim.memory_limit", "64MiB").start();
-    server.infer(&Infer::command("victim", "crash kill")).assert_status(500);
+    server.infer(&Infer::command("victim", "crash kill").once()).assert_status(500);
     assert_eq!(last_exit(&server, "victim").0, "it was ended by signal 9");
 }
 
@@ -184,7 +184,8 @@ fn processes_are_limited_and_all_end_with_their_worker() {
 
 #[test]
 fn a_worker_has_a_folder_of_its_own() {
-    let server = victim_and_neighbour().start();
+    // The environment of a copy cannot be read from outside.
+    let server = victim_and_neighbour().set("worker.start", "exec").start();
     let (one, other) = (server.worker("victim"), server.worker("neighbour"));
     let scratch = PathBuf::from(one.variable("TMPDIR").unwrap());
     assert_eq!(one.variable("HOME").as_deref(), scratch.to_str());
@@ -195,7 +196,7 @@ fn a_worker_has_a_folder_of_its_own() {
 
 #[test]
 fn what_a_worker_leaves_in_its_folder_goes_with_it() {
-    let server = victim_and_neighbour().start();
+    let server = victim_and_neighbour().set("worker.start", "exec").start();
     let worker = server.worker("victim");
     let scratch = PathBuf::from(worker.variable("TMPDIR").unwrap());
     let kept = tempfile::tempdir().unwrap();
@@ -226,7 +227,8 @@ fn nothing_is_left_of_an_unload_and_of_a_drained_server() {
 fn the_next_start_sweeps_what_a_killed_server_left_and_no_more() {
     let shared = tempfile::tempdir().unwrap();
     let scratch = format!("{:?}", shared.path());
-    let start = || Supervisor::with_echo("m").set("scratch", &scratch).start();
+    let start =
+        || Supervisor::with_echo("m").set("scratch", &scratch).set("worker.start", "exec").start();
     let (living, mut killed) = (start(), start());
     let (pid, of_living) = (killed.pid(), groups_of(living.pid()));
     assert_eq!(inside(&shared.path().to_owned()).len(), 2);
