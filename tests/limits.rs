@@ -93,7 +93,7 @@ fn a_memory_bomb_ends_its_worker_and_no_other() {
 fn the_same_signal_without_a_word_of_the_kernel_is_not_memory() {
     let server = victim_and_neighbour().set("models.victim.memory_limit", "64MiB").start();
     server.infer(&Infer::command("victim", "crash kill").once()).assert_status(500);
-    assert_eq!(last_exit(&server, "victim").0, "it was ended by signal 9");
+    assert_eq!(last_exit(&server, "victim").0, "it was ended by signal 9 (SIGKILL)");
 }
 
 #[test]
