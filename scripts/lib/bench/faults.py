@@ -34,6 +34,7 @@ MS = 1_000_000
 def add_arguments(parser):
     parser.add_argument("--rounds", type=int, default=3, help=f"of {KILLS} kills in each way of starting")
     parser.add_argument("--set", action="append", default=[], help="passed on to the server")
+    parser.add_argument("--log", type=pathlib.Path, help="where the servers' logs are added to")
 
 
 def run(options):
@@ -43,7 +44,7 @@ def run(options):
     for number in range(options.rounds):
         for start in STARTS:
             with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
-                one_round(pathlib.Path(folder), start, options.set, results[start])
+                one_round(pathlib.Path(folder), start, options, results[start])
         print(f"round {number + 1} of {options.rounds} done", flush=True)
     report(results)
 
@@ -54,10 +55,11 @@ class Result:
         self.neighbour = {"before": [], "during": [], "after": []}
 
 
-def one_round(folder, start, settings, result):
+def one_round(folder, start, options, result):
     for name in ["victim", "neighbour"]:
         add_digits(folder, name)
-    with Server(folder, SETTINGS + [f"worker.start={start}"] + settings) as server:
+    settings = SETTINGS + [f"worker.start={start}"] + options.set
+    with Server(folder, settings, options.log) as server:
         victim = Load(server.address, "victim", VICTIM_PACE)
         neighbour = Load(server.address, "neighbour", NEIGHBOUR_PACE)
         try:
@@ -65,6 +67,7 @@ def one_round(folder, start, settings, result):
             time.sleep(CALM)
         finally:
             of_victim, of_neighbour = victim.stop(), neighbour.stop()
+    if os.environ.get("X"): print([round((a-k)/MS,1) for k,a in faults])
     result.starts += [(answered - killed) / MS for killed, answered in faults]
     result.errors += sum(not good for _, _, good in of_victim)
     result.neighbour_errors += sum(not good for _, _, good in of_neighbour)

@@ -13,8 +13,8 @@ import struct
 import time
 
 PIXELS = 64
-# Of requests that wait while a worker is away there must not be fewer than fit between two answers.
-CONNECTIONS = 400
+# As many requests may wait at a time, fewer than the server's queue takes.
+CONNECTIONS = 200
 
 
 class Load:
@@ -26,6 +26,8 @@ class Load:
         self.process = multiprocessing.Process(target=run, args=(address, model, pace, theirs))
         self.process.start()
         theirs.close()
+        # All connections stand.
+        ours.recv()
 
     def good_answer_after(self, moment, limit=30):
         """When the first good answer came to what was asked for after `moment`."""
@@ -44,6 +46,7 @@ class Load:
 
 def run(address, model, pace, pipe):
     pacer = Pacer(address, model, pace, pipe)
+    pipe.send(None)
     pacer.serve()
 
 

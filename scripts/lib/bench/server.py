@@ -30,9 +30,10 @@ def binaries():
 class Server:
     """Serves the models in folder/models from the start to the end of a `with`."""
 
-    def __init__(self, folder, settings=()):
+    def __init__(self, folder, settings=(), log=None):
         self.folder = folder
         self.settings = list(settings)
+        self.log = log or folder / "server.log"
 
     def __enter__(self):
         self.launch()
@@ -58,7 +59,8 @@ class Server:
             command += ["--set", setting]
         self.runtime = runtime
         self.began = time.monotonic()
-        self.process = subprocess.Popen(command, cwd=self.folder)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
 
     def wait_ready(self, pause=0.002):
         """Returns the seconds from the start of the process to all models ready."""
@@ -72,7 +74,8 @@ class Server:
     def check(self, pause):
         if self.process.poll() is not None or time.monotonic() > self.began + START_LIMIT:
             self.process.kill()
-            sys.exit("scripts/bench: the server did not become ready")
+            last = self.log.read_text(errors="replace").splitlines()[-10:]
+            sys.exit("\n".join(["scripts/bench: the server did not become ready"] + last))
         time.sleep(pause)
 
     def ready(self):
