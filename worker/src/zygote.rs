@@ -102,7 +102,8 @@ fn answer(socket: &OwnedFd, fact: &ZygoteFact) -> Result<(), ZygoteError> {
 /// A copy that is in its groups, as far as it could enter them.
 fn fork_worker(request: &ForkRequest, packet: &Packet) -> Result<Forked, String> {
     let (born, joined) = groups(request, packet)?;
-    let (entered, enters) = std::io::pipe().map_err(|error| clean(&chain(&error), MAX_ERROR_BYTES))?;
+    let (entered, enters) =
+        std::io::pipe().map_err(|error| clean(&chain(&error), MAX_ERROR_BYTES))?;
     let forked = fork::copy_beside(born).map_err(|error| {
         if error == Errno::EBUSY {
             let threads = process::threads();
@@ -134,7 +135,11 @@ fn groups<'a>(
 ) -> Result<(Option<BorrowedFd<'a>>, Vec<BorrowedFd<'a>>), String> {
     let fds = packet.fds.get(2..).unwrap_or_default();
     if packet.fds.len() != request.groups.len() + 2 {
-        return Err(format!("{} descriptors for {} groups", packet.fds.len(), request.groups.len()));
+        return Err(format!(
+            "{} descriptors for {} groups",
+            packet.fds.len(),
+            request.groups.len()
+        ));
     }
     let (mut born, mut joined) = (None, Vec::new());
     for (entrance, group) in request.groups.iter().zip(fds) {

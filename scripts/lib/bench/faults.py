@@ -67,7 +67,6 @@ def one_round(folder, start, options, result):
             time.sleep(CALM)
         finally:
             of_victim, of_neighbour = victim.stop(), neighbour.stop()
-    if os.environ.get("X"): print([round((a-k)/MS,1) for k,a in faults])
     result.starts += [(answered - killed) / MS for killed, answered in faults]
     result.errors += sum(not good for _, _, good in of_victim)
     result.neighbour_errors += sum(not good for _, _, good in of_neighbour)

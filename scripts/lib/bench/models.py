@@ -4,9 +4,8 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 
-from bench.server import ROOT
+from bench.server import ROOT, Failure
 
 ECHO = """
 name: "{name}"
@@ -35,5 +34,5 @@ def add_digits(folder, name):
 def digits():
     models = pathlib.Path(os.environ.get("BULKHEAD_MODELS", ROOT / ".deps/models"))
     if not (models / "digits/1/model.pt").exists():
-        sys.exit(f"scripts/bench: no digits model in {models}; scripts/setup makes it")
+        raise Failure(f"no digits model in {models}; scripts/setup makes it")
     return models / "digits"

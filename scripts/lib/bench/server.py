@@ -5,7 +5,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 
@@ -27,6 +26,10 @@ def binaries():
     return target / "release"
 
 
+class Failure(Exception):
+    """Nothing can be measured, and why."""
+
+
 class Server:
     """Serves the models in folder/models from the start to the end of a `with`."""
 
@@ -37,7 +40,11 @@ class Server:
 
     def __enter__(self):
         self.launch()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -73,9 +80,8 @@ class Server:
 
     def check(self, pause):
         if self.process.poll() is not None or time.monotonic() > self.began + START_LIMIT:
-            self.process.kill()
             last = self.log.read_text(errors="replace").splitlines()[-10:]
-            sys.exit("\n".join(["scripts/bench: the server did not become ready"] + last))
+            raise Failure("\n".join(["the server did not become ready; its last lines:"] + last))
         time.sleep(pause)
 
     def ready(self):
@@ -100,7 +106,7 @@ class Server:
         """The process of the one worker of a model."""
         of_model = [pid for pid, words in self.children().items() if is_worker(words, model)]
         if len(of_model) != 1:
-            sys.exit(f"scripts/bench: {model} has {len(of_model)} workers, not one")
+            raise Failure(f"{model} has {len(of_model)} workers, not one")
         return of_model[0]
 
 

@@ -17,7 +17,7 @@ import tempfile
 
 from bench.figures import middle
 from bench.models import add_echo
-from bench.server import ROOT, Server, binaries, build
+from bench.server import ROOT, Failure, Server, binaries, build
 
 SHAPES = {"W1": [16], "W2": [1, 3, 224, 224]}
 
@@ -37,7 +37,7 @@ def numbers(text):
 
 def run(options):
     if not shutil.which("wrk"):
-        sys.exit("scripts/bench: wrk is not here; Debian has it: apt-get install wrk")
+        raise Failure("wrk is not here; Debian has it: apt-get install wrk")
     build(["bulkhead", "bulkhead-worker", "bulkhead-tests"])
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
         folder = pathlib.Path(folder)
