@@ -26,7 +26,7 @@ fn victim_and_neighbour() -> Builder {
 
 /// What was said to hold the newest worker of `model`.
 fn limits_of(server: &Supervisor, model: &str) -> String {
-    let said = server.logs().wait_for_number(1, model, "worker enclosed");
+    let said = server.logs().wait_for_number(1, model, "worker started");
     said.last().and_then(|event| event["limits"].as_str()).unwrap_or_default().to_owned()
 }
 

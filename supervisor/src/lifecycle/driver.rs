@@ -258,9 +258,7 @@ impl Driver {
         let id = WorkerId { instance: self.spec.id.clone(), generation };
         match Worker::start(&self.spec, &self.kit, &self.queue, id).await {
             Ok(worker) => {
-                events_log::started(&self.spec.id, generation, worker.pid());
-                let (model, limits) = (self.spec.id.model.as_str(), worker.limits());
-                debug!(model, generation = generation.0, %limits, "worker enclosed");
+                events_log::started(&self.spec.id, generation, worker.pid(), worker.limits());
                 self.worker = Some(worker);
             }
             Err(exit) => {
