@@ -3,6 +3,30 @@
 use std::fs::File;
 use std::io::Read as _;
 
+/// Threads of one process, and processes below one, that are looked at.
+const MOST_TASKS: usize = 4096;
+
+/// The processes below `pid`, as far as the kernel says; `pid` itself is not among them.
+#[must_use]
+pub fn below(pid: i32) -> Vec<i32> {
+    let mut found: Vec<i32> = Vec::new();
+    let mut open = vec![pid];
+    while let Some(pid) = open.pop() {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten().filter_map(|task| task.file_name().into_string().ok()) {
+            let children = read(pid, &format!("task/{task}/children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+            let children: Vec<i32> = children.filter(|child| !found.contains(child)).collect();
+            open.extend(&children);
+            found.extend(children);
+            if found.len() >= MOST_TASKS {
+                return found;
+            }
+        }
+    }
+    found
+}
+
 /// More than any of these files has.
 const MOST: u64 = 64 << 10;
 
@@ -11,7 +35,16 @@ const MOST: u64 = 64 << 10;
 /// `None` if there is no such process.
 #[must_use]
 pub fn used(pid: i32, arena: u64) -> Option<u64> {
-    used_of(&read(pid, "status")?, arena)
+    let status = read(pid, "status")?;
+    // A process whose first thread has ended says nothing there; the others still do.
+    used_of(&status, arena).or_else(|| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let names =
+            tasks.flatten().take(MOST_TASKS).filter_map(|task| task.file_name().into_string().ok());
+        names
+            .filter_map(|task| read(pid, &format!("task/{task}/status")))
+            .find_map(|s| used_of(&s, arena))
+    })
 }
 
 /// Bytes that would come free if this process alone ended. `None` if it has, or may not be asked.

@@ -63,16 +63,26 @@ pub(super) fn not_started(what: &str, error: &(dyn Error + 'static)) -> ExitRepo
     ExitReport { class, detail: format!("{what}: {}", chain(error)) }
 }
 
-/// Whether an error of the kernel, here or among the sources, says that descriptors, processes or
-/// memory ran out.
+/// Descriptors, processes, memory, room on a file system.
+const SHORTAGES: [Errno; 7] = [
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::EAGAIN,
+    Errno::ENOMEM,
+    Errno::ENOSPC,
+    Errno::EDQUOT,
+    Errno::EROFS,
+];
+
+/// Whether an error of the kernel, here or among the sources, says that the server
+/// itself is short of something.
 fn is_shortage(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         let code = error.downcast_ref::<Errno>().copied().or(of_io.map(Errno::from_raw));
         if let Some(code) = code {
-            let short = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
-            return short.contains(&code);
+            return SHORTAGES.contains(&code);
         }
         next = error.source();
     }
@@ -90,7 +100,7 @@ mod tests {
             let source = io::Error::from_raw_os_error(code as i32);
             SpawnError::Start { binary: "/nowhere".into(), source }
         };
-        for short in [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM] {
+        for short in SHORTAGES {
             let report = not_started("the process", &spawn(short));
             assert_eq!(report.class, ExitClass::SpawnStarved, "{report}");
             assert_eq!(not_started("a socket", &short).class, ExitClass::SpawnStarved);

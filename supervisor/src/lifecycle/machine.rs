@@ -534,13 +534,14 @@ impl Machine {
     }
 }
 
-/// Whether there is time to ask: memory is taken from others while a worker makes up its mind.
+/// Whether there is time to ask. Memory is taken from others while a worker makes up its mind, and one
+/// that breaks the protocol is owed no grace in which to go on.
 fn force(why: &health::Reason) -> Force {
     match why {
-        health::Reason::HostMemory { .. } => Force::Killed,
-        health::Reason::Violation(_)
-        | health::Reason::Hung { .. }
-        | health::Reason::Flood { .. } => Force::Asked,
+        health::Reason::HostMemory { .. }
+        | health::Reason::Violation(_)
+        | health::Reason::Flood { .. } => Force::Killed,
+        health::Reason::Hung { .. } => Force::Asked,
     }
 }
 

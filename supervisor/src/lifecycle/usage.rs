@@ -1,5 +1,6 @@
 //! Looks at the memory of one worker for as long as somebody wants to know.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ impl Subject {
             let seen = spawn_blocking(move || {
                 usage.used = subject.used()?;
                 if private {
-                    usage.private = memory::private(subject.pid);
+                    usage.private = subject.private();
                 }
                 Some(usage)
             });
@@ -76,6 +77,12 @@ impl Subject {
         }
     }
 
+    fn private(&self) -> Option<u64> {
+        let first = memory::private(self.pid)?;
+        let others = memory::below(self.pid).into_iter().filter_map(memory::private);
+        Some(others.fold(first, u64::saturating_add))
+    }
+
     /// The memory of all its processes, if somebody has to look at it; `None` when it has gone.
     fn used(&self) -> Option<Option<u64>> {
         let enclosure = self.enclosure.upgrade()?;
@@ -83,8 +90,12 @@ impl Subject {
             return Some(None);
         }
         let first = memory::used(self.pid, self.arena)?;
-        let others = enclosure.members().into_iter().filter(|&pid| pid != self.pid);
-        let others = others.take(MOST_PROCESSES).filter_map(|pid| memory::used(pid, self.arena));
+        let mut others: BTreeSet<i32> = enclosure.members().into_iter().collect();
+        // In namespaces of its own the worker is below the process that was started.
+        others.extend(memory::below(self.pid));
+        others.remove(&self.pid);
+        let others = others.into_iter().take(MOST_PROCESSES);
+        let others = others.filter_map(|pid| memory::used(pid, self.arena));
         Some(Some(others.fold(first, u64::saturating_add)))
     }
 }
