@@ -29,6 +29,8 @@ pub enum ControlError {
     Receive(#[source] Errno),
     #[error("the supervisor did not read the control socket for {} s", LIMIT.as_secs())]
     Unread,
+    #[error("too many descriptors of this user are on their way through sockets")]
+    Crowded,
     #[error("cannot send on the control socket")]
     Send(#[source] Errno),
     #[error("a packet on the control socket is too long or has {0} descriptors")]
@@ -91,6 +93,11 @@ impl Control {
         }
     }
 
+    /// Makes this the only socket on which the process can send.
+    pub fn fall_silent_elsewhere(&self) {
+        socket::fall_silent_but_on(self.socket.as_fd());
+    }
+
     /// Sends a fact, with the descriptor that it announces, if any.
     pub fn report(&self, fact: &Fact, object: Option<BorrowedFd<'_>>) -> Result<(), ControlError> {
         let packet = codec::encode(fact)?;
@@ -114,6 +121,7 @@ impl Control {
         match socket::send(self.socket.as_fd(), packet, fds, wait) {
             Ok(()) => Ok(()),
             Err(Errno::EAGAIN) => Err(ControlError::Unread),
+            Err(Errno::ETOOMANYREFS) => Err(ControlError::Crowded),
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Err(ControlError::Closed),
             Err(error) => Err(ControlError::Send(error)),
         }

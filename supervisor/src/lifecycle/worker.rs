@@ -232,6 +232,8 @@ impl Tasks {
     /// Waits for the exit, then for what the worker had still said, then reports.
     async fn see_out(mut self, mut child: Child, reporter: mpsc::Sender<Report>) {
         let exit = child.wait().await;
+        // Whoever comes now goes to the next worker, and counts as seen by none.
+        self.lane.retire();
         let evidence = self.end_tree().await;
         // Both ends by themselves when the worker's ends of socket and pipe are closed.
         let _late = timeout(LAST_WORDS, &mut self.listen).await;

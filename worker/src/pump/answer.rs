@@ -95,7 +95,7 @@ fn hand_up(
         let fact = Fact::LargeOutput { request: request.0 };
         match control.report(&fact, Some(object.fd())) {
             Ok(()) => answer.place = Place::Own(object.len()),
-            Err(error @ ControlError::Unread) => {
+            Err(error @ (ControlError::Unread | ControlError::Crowded)) => {
                 let error = EngineError::OutOfMemory(error.to_string());
                 return Ok(refuse(&error, slot, responses));
             }
