@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
@@ -81,7 +81,7 @@ impl App {
         let signals = Signals::take().map_err(StartError::Signals)?;
         let listen = config.http.listen;
         let bound = |e| StartError::Bind(listen, e);
-        let listener = TcpListener::bind(listen).await.map_err(bound)?;
+        let listener = listen_on(listen).map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
         let enclosures = Enclosures::open(&config.limits.cgroup, &config.scratch).await;
@@ -170,6 +170,20 @@ const LAST_UNLOADS: Duration = Duration::from_secs(2);
 const LAST_KILLS: Duration = Duration::from_secs(1);
 /// How long their folders and control groups may take; what is left is swept at the next start.
 const LAST_FOLDERS: Duration = Duration::from_secs(1);
+
+/// Connections that may wait until they are accepted; the kernel has a limit of its own. Where they are
+/// fewer, a burst of clients waits a second for its second attempt.
+const BACKLOG: u32 = 4096;
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Where no control group ends the tree of a worker, its orphans have to come here to be found.
 fn take_orphans(enclosures: &Enclosures) {

@@ -12,9 +12,10 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setpgid};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setpgid, write};
 use proto::codec::{self, CodecError};
-use proto::zygote::{ForkRequest, ZygoteFact};
+use proto::zygote::{Entrance, ForkRequest, ZygoteFact};
 use shared::limits::{MAX_ERROR_BYTES, MAX_PACKET_BYTES};
 use shared::sys::fork::{self, Forked};
 use shared::sys::process;
@@ -57,6 +58,10 @@ pub enum Role {
 
 /// What must not wait: the supervisor reads at once.
 const ANSWER: Wait = Wait::Block;
+/// What stands for the writing thread in a group's list of threads.
+const OWN_THREAD: &[u8] = b"0";
+/// How long a copy may take to enter its groups, in milliseconds.
+const ENTRANCE_LIMIT: u16 = 1000;
 
 /// Loads the framework and serves to the end of the socket. Returns in each copy as well.
 pub fn serve(
@@ -77,7 +82,7 @@ pub fn serve(
             Err(error) => return Err(ZygoteError::Receive(error)),
         };
         let request: ForkRequest = codec::decode(inbox.bytes(&packet))?;
-        let fact = match fork_worker(&packet) {
+        let fact = match fork_worker(&request, &packet) {
             Ok(Forked::Copy) => {
                 drop(socket);
                 return become_worker(request, packet).map_err(ZygoteError::Copy);
@@ -94,19 +99,56 @@ fn answer(socket: &OwnedFd, fact: &ZygoteFact) -> Result<(), ZygoteError> {
     socket::send(socket.as_fd(), &packet, &[], ANSWER).map_err(ZygoteError::Send)
 }
 
-fn fork_worker(packet: &Packet) -> Result<Forked, String> {
-    let group: Option<BorrowedFd<'_>> = match packet.fds.as_slice() {
-        [_, _] => None,
-        [_, _, group] => Some(group.as_fd()),
-        fds => return Err(format!("{} descriptors instead of two or three", fds.len())),
-    };
-    fork::copy_beside(group).map_err(|error| {
+/// A copy that is in its groups, as far as it could enter them.
+fn fork_worker(request: &ForkRequest, packet: &Packet) -> Result<Forked, String> {
+    let (born, joined) = groups(request, packet)?;
+    let (entered, enters) =
+        std::io::pipe().map_err(|error| clean(&chain(&error), MAX_ERROR_BYTES))?;
+    let forked = fork::copy_beside(born).map_err(|error| {
         if error == Errno::EBUSY {
             let threads = process::threads();
             return format!("the framework has started threads, {threads} in all");
         }
         clean(&chain(&error), MAX_ERROR_BYTES)
-    })
+    })?;
+    match forked {
+        // What does not work the supervisor sees, and moves the copy itself.
+        Forked::Copy => {
+            for group in joined {
+                let _outside = write(group, OWN_THREAD);
+            }
+        }
+        Forked::Original { .. } => {
+            drop(enters);
+            // Its end is closed when the copy leaves this function, and if it ends before.
+            let mut entered = [PollFd::new(entered.as_fd(), PollFlags::POLLIN)];
+            let _late = poll(&mut entered, ENTRANCE_LIMIT);
+        }
+    }
+    Ok(forked)
+}
+
+/// The group of version 2 that the copy is made in, and the lists that it has to write itself to.
+fn groups<'a>(
+    request: &ForkRequest,
+    packet: &'a Packet,
+) -> Result<(Option<BorrowedFd<'a>>, Vec<BorrowedFd<'a>>), String> {
+    let fds = packet.fds.get(2..).unwrap_or_default();
+    if packet.fds.len() != request.groups.len() + 2 {
+        return Err(format!(
+            "{} descriptors for {} groups",
+            packet.fds.len(),
+            request.groups.len()
+        ));
+    }
+    let (mut born, mut joined) = (None, Vec::new());
+    for (entrance, group) in request.groups.iter().zip(fds) {
+        match entrance {
+            Entrance::Born => born = Some(group.as_fd()),
+            Entrance::Join => joined.push(group.as_fd()),
+        }
+    }
+    Ok((born, joined))
 }
 
 /// In the copy: what a fresh program of a worker has.

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use proto::zygote::Entrance;
 use shared::id::{ModelName, WorkerId};
 use shared::sync::{AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::claim::Claim;
 use super::group::{Group, Leaf};
-use super::hierarchy::{self, Kind, Place};
+use super::hierarchy::{self, Place};
 use super::report::{Held, LimitsReport, TreeKill};
 use super::{name, scratch};
 use crate::config::{Cgroup, Confinement, HostLimits};
@@ -179,9 +180,9 @@ impl Enclosure {
         &self.report
     }
 
-    /// The leaf of version 2, for a process that is to be born in it.
-    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
-        self.leaves.iter().find(|leaf| *leaf.kind() == Kind::V2).map(Leaf::directory)
+    /// Ways into the leaves for a process that takes them by itself.
+    pub fn entrances(&self) -> Vec<(Entrance, OwnedFd)> {
+        self.leaves.iter().filter_map(|leaf| leaf.entrance().ok()).collect()
     }
 
     /// Moves a process in that has just started and has not been greeted.

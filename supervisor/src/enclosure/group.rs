@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use proto::zygote::Entrance;
 
 use super::claim::Claim;
 use super::hierarchy::{Controller, Controllers, Kind, Place, controllers};
@@ -136,12 +137,19 @@ impl Leaf {
         &self.folder
     }
 
-    pub(super) fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+    /// What a process needs that comes here by itself, with nothing but that right.
+    pub(super) fn entrance(&self) -> io::Result<(Entrance, OwnedFd)> {
+        Ok(match &self.kind {
+            Kind::V2 => (Entrance::Born, self.directory.try_clone()?.into()),
+            Kind::V1(_) => {
+                let threads = OpenOptions::new().write(true).open(self.folder.join("tasks"))?;
+                (Entrance::Join, threads.into())
+            }
+        })
     }
 
-    /// Moves a process here. One that was cloned into it stays, which spares the kernel a wait; one
-    /// that has ended is no error.
+    /// Moves a process here. One that came by itself stays, which spares the kernel a wait; one that
+    /// has ended is no error.
     pub(super) fn adopt(&self, pid: i32) -> io::Result<()> {
         if self.members().contains(&pid) {
             return Ok(());

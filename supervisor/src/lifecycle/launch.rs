@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, PipeWriter};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -24,7 +24,6 @@ pub(super) async fn start(
 ) -> Result<(Child, Arc<Enclosure>), ExitReport> {
     let enclosure = kit.enclosures.enclose(id, &spec.host, spec.level).await;
     let enclosure = enclosure.map_err(|e| not_started("the enclosure", &e))?;
-    let group = enclosure.directory().map(|folder: BorrowedFd<'_>| folder.try_clone_to_owned());
     let command = WorkerCommand {
         binary: spec.binary.clone(),
         start: spec.start,
@@ -34,8 +33,8 @@ pub(super) async fn start(
         scratch: enclosure.report().scratch.clone(),
         control,
         log,
-        // Without it the process is moved in below.
-        group: group.and_then(Result::ok),
+        // A process that did not take them is moved in below.
+        groups: enclosure.entrances(),
     };
     let started = match kit.spawner.spawn(command).await {
         Ok(child) => match enclosure.adopt(child.group().pid()).await {

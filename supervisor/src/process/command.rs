@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use proto::control::Level;
+use proto::zygote::Entrance;
 use shared::id::WorkerId;
 
 /// Variables that workers inherit; everything else of the supervisor's environment stays here.
@@ -50,8 +51,8 @@ pub struct WorkerCommand {
     pub control: OwnedFd,
     /// Where its standard output and error go.
     pub log: PipeWriter,
-    /// The folder of its control group, if it has one of version 2.
-    pub group: Option<OwnedFd>,
+    /// Ways into its control groups, as far as there are any that it can take by itself.
+    pub groups: Vec<(Entrance, OwnedFd)>,
 }
 
 impl WorkerCommand {

@@ -268,12 +268,15 @@ impl Running {
         command: &WorkerCommand,
         expected: Expected,
     ) -> Result<Result<Child, String>, ZygoteError> {
-        let request =
-            ForkRequest { arguments: command.arguments(), environment: command.environment() };
+        let request = ForkRequest {
+            arguments: command.arguments(),
+            environment: command.environment(),
+            groups: command.groups.iter().map(|(entrance, _)| *entrance).collect(),
+        };
         let packet = codec::encode(&request).map_err(|_| ZygoteError::Nonsense)?;
         let fds: Vec<BorrowedFd<'_>> = [command.control.as_fd(), command.log.as_fd()]
             .into_iter()
-            .chain(command.group.as_ref().map(AsFd::as_fd))
+            .chain(command.groups.iter().map(|(_, group)| group.as_fd()))
             .collect();
         socket::send(self.socket.as_fd(), &packet, &fds, Wait::Never)?;
         match receive(&self.socket, &mut self.inbox).await? {
