@@ -73,7 +73,8 @@ impl Mischief for Reply<'_> {
 
     fn forge(&mut self) {
         let forged = ResponseDescriptor {
-            request: RequestId(self.request.0.wrapping_add(1)),
+            // Far from those that this worker may have been given as well.
+            request: RequestId(!self.request.0),
             generation: self.responses.generation(),
             slot: (self.slot + 1) % self.responses.geometry().slots(),
             tensors: 0,

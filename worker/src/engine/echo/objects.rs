@@ -52,7 +52,7 @@ impl Damage {
             .into_iter()
             .map(|(way, result)| result.err().map(|error| format!("{way}: {error}")).ok_or(()))
             .collect();
-        refusals.map_or(Ok(()), |refusals| Err(refusals.join("; ")))
+        refusals.map_or(Ok(()), |refusals| Err(format!("refused: {}", refusals.join("; "))))
     }
 
     fn object(self) -> Object {

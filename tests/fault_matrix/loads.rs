@@ -1,0 +1,72 @@
+//! Workers that never come up: nobody waits for them, and a repaired model can be loaded.
+
+use std::time::Duration;
+
+use tests::{Echo, Infer, Supervisor};
+
+use crate::row::{Scene, VICTIM, beside_a_neighbour};
+
+const SOON: Duration = Duration::from_secs(1);
+
+/// A model that cannot be loaded because of `parameter` has so many workers that end in this way; and
+/// none of it stays.
+fn never_up(parameter: (&str, &str), settings: &[(&str, &str)], workers: usize, kind: &str) {
+    let broken = Echo::default().parameter(parameter.0, parameter.1);
+    let builder = beside_a_neighbour(Supervisor::new().echo(VICTIM, &broken));
+    let server = settings
+        .iter()
+        .fold(builder, |builder, (key, value)| builder.set(&format!("models.victim.{key}"), value))
+        .start();
+    server.wait_for_state(VICTIM, "UNAVAILABLE");
+    let scene = Scene::of(server, Infer::echo(VICTIM), SOON);
+    scene.assert_exits(workers, kind);
+    scene.assert_quarantined();
+    // Nothing has changed yet.
+    scene.server.client().load(VICTIM).assert_status(400);
+    scene.server.repository().echo(VICTIM, &Echo::default());
+    scene.load_again();
+    scene.server.client().unload(VICTIM).assert_status(200);
+    scene.assert_nothing_else_happened();
+}
+
+#[test]
+fn a_slow_load() {
+    let settings = [("load_timeout", "300ms"), ("restart.max_restarts", "1")];
+    never_up(("load_delay_ms", "60000"), &settings, 2, "start_timeout");
+}
+
+#[test]
+fn a_load_that_crashes() {
+    never_up(("load_crash", "segv"), &[("restart.max_restarts", "2")], 3, "SIGSEGV");
+}
+
+#[test]
+fn a_load_that_aborts_and_is_not_tried_again() {
+    never_up(("load_crash", "abort"), &[("restart.no_retry_on", "[\"signal\"]")], 1, "SIGABRT");
+}
+
+#[test]
+fn a_load_that_fails() {
+    never_up(("load_fail", "no such luck"), &[], 1, "load_error");
+}
+
+#[test]
+fn a_load_that_needs_too_much_memory() {
+    let settings = [("memory_limit", "64MiB"), ("restart.max_restarts", "0"), ("start", "exec")];
+    // By the worker's own limit: then it is the worker that says so.
+    let broken = Echo::default().parameter("allocate_mb", "300");
+    let builder = beside_a_neighbour(Supervisor::new().echo(VICTIM, &broken));
+    let builder = builder.set("limits.cgroup", "off");
+    let server = settings
+        .iter()
+        .fold(builder, |builder, (key, value)| builder.set(&format!("models.victim.{key}"), value))
+        .start();
+    let reason = server.wait_for_state(VICTIM, "UNAVAILABLE");
+    assert!(reason.contains("no memory for allocate_mb"), "{reason}");
+    let scene = Scene::of(server, Infer::echo(VICTIM), SOON);
+    scene.assert_exits(1, "load_error");
+    scene.server.repository().echo(VICTIM, &Echo::default());
+    scene.load_again();
+    scene.server.client().unload(VICTIM).assert_status(200);
+    scene.assert_nothing_else_happened();
+}
