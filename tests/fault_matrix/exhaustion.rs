@@ -100,5 +100,5 @@ fn descriptor_exhaustion() {
 
 #[test]
 fn a_stderr_flood() {
-    Row::new().strike("flood-stderr 200000", &[200], "").run();
+    Row::new().strike("flood-stderr 20000", &[200], "").run();
 }

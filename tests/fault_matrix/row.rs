@@ -281,7 +281,14 @@ impl Scene {
         self.server.infer(&Infer::echo(NEIGHBOUR)).assert_status(200);
     }
 
-    pub(crate) fn load_again(&self) {
+    /// What kept the victim from being loaded is gone. It ends as it was: without a worker.
+    pub(crate) fn assert_can_be_loaded(self) {
+        self.load_again();
+        self.server.client().unload(VICTIM).assert_status(200);
+        self.assert_nothing_else_happened();
+    }
+
+    fn load_again(&self) {
         self.server.client().load(VICTIM).assert_status(200);
         self.assert_serves();
     }

@@ -55,9 +55,8 @@ fn torch_sigkill() {
 
 #[test]
 fn torch_sigsegv() {
-    both("torch_sigsegv", |row| {
-        row.signal(Signal::SIGSEGV, faulty(What::Loop).once()).back_after("SIGSEGV")
-    });
+    let Some(row) = row("torch_sigsegv") else { return };
+    row.signal(Signal::SIGSEGV, faulty(What::Loop).once()).back_after("SIGSEGV").run();
 }
 
 #[test]
@@ -70,7 +69,7 @@ fn torch_an_endless_loop() {
 #[test]
 fn torch_a_memory_bomb() {
     let Some(row) = row("torch_a_memory_bomb") else { return };
-    let row = row.set("memory_limit", "512MiB");
+    let row = row.set("memory_limit", "256MiB");
     let row = row.request(faulty(What::Hoard).once(), &[500], "ended");
     row.back_after("host_oom").run_if(|server| {
         crate::exhaustion::held_by_groups(server, "memory", "torch_a_memory_bomb")
@@ -80,7 +79,7 @@ fn torch_a_memory_bomb() {
 #[test]
 fn torch_a_memory_bomb_that_the_worker_s_own_limit_holds() {
     let Some(row) = row("torch_a_memory_bomb_that_the_worker_s_own_limit_holds") else { return };
-    let row = row.server("limits.cgroup", "off").set("memory_limit", "512MiB");
+    let row = row.server("limits.cgroup", "off").set("memory_limit", "256MiB");
     row.request(faulty(What::Hoard), &[507], "").run();
 }
 
@@ -129,7 +128,5 @@ fn never_up(bytes: &[u8], good: &Path) {
     scene.assert_exits(1, "load_error");
     scene.assert_quarantined();
     scene.server.repository().torch(VICTIM, good);
-    scene.load_again();
-    scene.server.client().unload(VICTIM).assert_status(200);
-    scene.assert_nothing_else_happened();
+    scene.assert_can_be_loaded();
 }
