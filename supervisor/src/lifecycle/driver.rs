@@ -333,7 +333,7 @@ impl Driver {
             LaneEvent::Violation(violation) => {
                 Event::Unhealthy { generation, why: Reason::Violation(violation.to_string()) }
             }
-            // The exit follows; a worker that lives on without its socket misses its deadlines.
+            // The exit follows; if it does not, the lane's activity tells.
             LaneEvent::Closed => return,
         };
         self.handle(event).await;

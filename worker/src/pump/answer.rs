@@ -73,7 +73,7 @@ fn infer(
     memory: &[u8],
     engine: &mut dyn Engine,
     responses: &mut ResponseProducer,
-    control: &Control,
+    control: &mut Control,
 ) -> Result<Outcome, EngineError> {
     let inputs = views(taken, memory)?;
     let to = taken.request;
