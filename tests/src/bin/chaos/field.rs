@@ -15,14 +15,15 @@ pub(crate) struct Field<'a> {
     pub(crate) victims: Vec<Victim>,
     pub(crate) journal: Journal,
     pub(crate) stop: Stop,
-    /// Held by whoever loads or unloads, so that what is loaded at the end of it is known.
-    repository: Mutex<()>,
+    /// For each victim; held by whoever changes or loads it, so that it is known what is on disk.
+    repository: Vec<Mutex<()>>,
 }
 
 impl<'a> Field<'a> {
     pub(crate) fn new(server: &'a Supervisor, torch: Option<&'a Torch>) -> Self {
         let victims = crate::fleet::victims(torch);
-        let (journal, stop, repository) = (Journal::default(), Stop::default(), Mutex::default());
+        let repository = victims.iter().map(|_| Mutex::default()).collect();
+        let (journal, stop) = (Journal::default(), Stop::default());
         Self { server, torch, victims, journal, stop, repository }
     }
 
@@ -30,7 +31,8 @@ impl<'a> Field<'a> {
         Questions::new(model, asker, engine, self.torch)
     }
 
-    pub(crate) fn repository(&self) -> MutexGuard<'_, ()> {
-        self.repository.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn repository(&self, victim: Victim) -> MutexGuard<'_, ()> {
+        let index = self.victims.iter().position(|v| *v == victim).expect("only these are struck");
+        self.repository[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

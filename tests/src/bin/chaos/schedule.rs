@@ -128,7 +128,7 @@ impl Schedule {
             }
             72..77 => {
                 let all = [Change::Renewed, Change::Garbage, Change::Fatal];
-                Fault::File(victim, self.dice.pick(&all))
+                Self::file(victim, self.dice.pick(&all))
             }
             77..90 => Fault::Client(victim, self.dice.pick(&NUISANCES)),
             90..92 => Fault::Malformed,
@@ -145,6 +145,14 @@ impl Schedule {
             (Engine::Echo, 0) => Fault::Deaf(victim),
             (Engine::Echo, 1) => Fault::Command(Victim::Limited, LEAK, repeat),
             (Engine::Echo, _) => Fault::Command(victim, self.dice.pick(&COMMANDS), repeat),
+        }
+    }
+
+    /// A load is answered when its restarts are used up: where there are many, that takes minutes.
+    fn file(victim: Victim, change: Change) -> Fault {
+        match (victim.engine(), change) {
+            (Engine::Echo, Change::Fatal) => Fault::File(Victim::Tight, change),
+            (Engine::Echo | Engine::Torch, _) => Fault::File(victim, change),
         }
     }
 }

@@ -72,7 +72,7 @@ fn send_command(
 }
 
 fn carry_out(field: &Field<'_>, victim: Victim, control: Control) {
-    let _alone = field.repository();
+    let _alone = field.repository(victim);
     match control {
         Control::Unload => post(field, victim, "unload"),
         Control::Load => post(field, victim, "load"),
@@ -84,7 +84,7 @@ fn carry_out(field: &Field<'_>, victim: Victim, control: Control) {
 }
 
 fn change_file(field: &Field<'_>, victim: Victim, change: Change) {
-    let _alone = field.repository();
+    let _alone = field.repository(victim);
     let (repository, name) = (field.server.repository(), victim.name());
     match (victim.engine(), change) {
         (Engine::Echo, Change::Renewed) => {
@@ -121,8 +121,8 @@ pub(crate) fn restore(field: &Field<'_>, victim: Victim) {
 
 /// Loads what is not there, be it unloaded or out of restarts.
 pub(crate) fn heal(field: &Field<'_>) {
-    let _alone = field.repository();
     for victim in &field.victims {
+        let _alone = field.repository(*victim);
         if is_down(&mut field.server.client(), *victim) {
             post(field, *victim, "load");
         }
