@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tests::cgroups::groups_of;
-use tests::workers::{private_memory, workers_of, zygotes_of};
+use tests::workers::{workers_of, zygotes_of};
 use tests::{Supervisor, wait};
 
 use crate::field::Field;
@@ -24,6 +24,7 @@ const DESCRIPTORS: usize = 6;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Footprint {
+    /// Neither those of its program nor those of slots, which it shares.
     pub(crate) kilobytes: u64,
     pub(crate) descriptors: usize,
     pub(crate) threads: usize,
@@ -33,7 +34,7 @@ impl Footprint {
     pub(crate) fn of(server: &Supervisor) -> Self {
         let tasks = fs::read_dir(format!("/proc/{}/task", server.pid()));
         Self {
-            kilobytes: private_memory(server.pid()),
+            kilobytes: own_kilobytes(server.pid()),
             descriptors: server.open_descriptors(),
             threads: tasks.map(Iterator::count).unwrap_or(0),
         }
@@ -44,6 +45,12 @@ impl Footprint {
             && self.descriptors <= baseline.descriptors + DESCRIPTORS
             && self.threads <= baseline.threads + THREADS
     }
+}
+
+fn own_kilobytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// All that must hold while no fault comes: every victim serves or can be made to, and nothing is held

@@ -59,6 +59,14 @@ impl Journal {
         self.open().violation.is_some()
     }
 
+    /// Whether the model's worker was told to write over what it can, so lately that it may matter.
+    pub(crate) fn may_lie(&self, model: &str, within: Duration) -> bool {
+        let since = self.began.elapsed().saturating_sub(within);
+        let pages = self.open();
+        let lately = pages.faults.iter().rev().take_while(|(at, _)| *at >= since);
+        lately.into_iter().any(|(_, fault)| fault.makes_liar_of(model))
+    }
+
     pub(crate) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }

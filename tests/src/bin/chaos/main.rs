@@ -103,6 +103,7 @@ fn battle(field: &Field<'_>, seed: u64, limit: Duration) -> Result<(Footprint, F
             break;
         }
         after = census::truce(field, Some(before))?;
+        tests::say(&report::progress(&field.journal.read(), field.journal.elapsed(), after));
     }
     Ok((before, after))
 }

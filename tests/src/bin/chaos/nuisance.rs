@@ -151,7 +151,7 @@ pub(crate) fn malformed(field: &Field<'_>) {
 pub(crate) fn crowd(field: &Field<'_>) {
     let one = |number: usize| {
         let mut client: Client = field.server.client();
-        let some = if number % 2 == 0 { "GET /v2/health/live HTT" } else { "G" };
+        let some = if number.is_multiple_of(2) { "GET /v2/health/live HTT" } else { "G" };
         let _closed = client.send(some.as_bytes());
         client
     };

@@ -82,7 +82,7 @@ impl Questions {
     /// Every sixteenth is too large to be taken before it has a slot.
     fn echo(&self) -> Question {
         let (asker, number) = (f32::from(self.asker), f32::from(self.number));
-        let length = if self.number % 16 == 0 { 40_000 } else { 4 };
+        let length = if self.number.is_multiple_of(16) { 40_000 } else { 4 };
         let mut values = vec![asker, number];
         values.resize(length, 0.5);
         let infer = Infer::new(self.model).floats(&values);
@@ -135,7 +135,8 @@ impl Question {
     ) {
         check(journal, model, tolerance, (outcome, took));
         let Ok(response) = outcome else { return };
-        if response.status == 200 && !self.is_answered_by(response) {
+        let wrong = response.status == 200 && !self.is_answered_by(response);
+        if wrong && !journal.may_lie(model, ANSWER_LIMIT) {
             let text: String = response.text().chars().take(300).collect();
             journal.violated(format!("a wrong answer of {model} to {:?}: {text}", self.right));
         }

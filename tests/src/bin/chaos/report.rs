@@ -12,7 +12,8 @@ use crate::fleet::{TORCH_WITNESS, WITNESS};
 use crate::journal::{Pages, Tally};
 
 const LAST_FAULTS: usize = 25;
-const LAST_LINES: usize = 60;
+const LAST_LINES: usize = 20;
+const LAST_WARNINGS: usize = 60;
 
 /// For the one who has to find out why.
 pub(crate) fn violation(seed: u64, pages: &Pages, server: &Supervisor) -> Option<String> {
@@ -23,12 +24,28 @@ pub(crate) fn violation(seed: u64, pages: &Pages, server: &Supervisor) -> Option
     for (when, fault) in &before[before.len().saturating_sub(LAST_FAULTS)..] {
         line(&mut text, format_args!("    {when:>9.3?} {fault:?}"));
     }
-    text.push_str("the last lines of the server:\n");
     let lines = server.logs().lines();
+    let grave = |line: &&String| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+    let warnings: Vec<&String> = lines.iter().filter(grave).collect();
+    text.push_str("the last warnings and errors of the server:\n");
+    for said in &warnings[warnings.len().saturating_sub(LAST_WARNINGS)..] {
+        line(&mut text, format_args!("    {said}"));
+    }
+    text.push_str("its last lines:\n");
     for said in &lines[lines.len().saturating_sub(LAST_LINES)..] {
         line(&mut text, format_args!("    {said}"));
     }
     Some(text)
+}
+
+/// A line for each truce.
+pub(crate) fn progress(pages: &Pages, elapsed: Duration, now: Footprint) -> String {
+    let Footprint { kilobytes, descriptors, threads } = now;
+    format!(
+        "chaos: after {elapsed:.0?} and {} faults all is well; the server has {kilobytes} kB, \
+         {descriptors} descriptors, {threads} threads",
+        pages.faults.len()
+    )
 }
 
 pub(crate) fn summary(pages: &Pages, logs: &Logs, memory: (Footprint, Footprint)) -> String {

@@ -158,6 +158,24 @@ impl Schedule {
 }
 
 impl Fault {
+    /// Whether answers of this model may be anything from here on: its worker overwrites those that it
+    /// has given and the server has not read yet.
+    pub(crate) fn makes_liar_of(self, model: &str) -> bool {
+        match self {
+            Self::Command(victim, "scribble" | "forge", _) => victim.name() == model,
+            Self::Command(..)
+            | Self::Signal(..)
+            | Self::Deaf(_)
+            | Self::Zygote(_)
+            | Self::Control(..)
+            | Self::File(..)
+            | Self::Client(..)
+            | Self::Malformed
+            | Self::Crowd
+            | Self::Heal => false,
+        }
+    }
+
     /// What it is counted as.
     pub(crate) fn kind(self) -> String {
         match self {
