@@ -39,7 +39,7 @@ impl Holdings {
     #[track_caller]
     pub fn wait_until_same(&self, server: &Supervisor) {
         let mut last = None;
-        let same = wait::comes_about(|| {
+        let same = wait::comes_about(wait::WATCHDOG, || {
             let now = Self::now(server);
             let same = now == *self;
             last = Some(now);

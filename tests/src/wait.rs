@@ -21,18 +21,13 @@ pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || condition().then_some(()));
 }
 
-/// Waits until `condition` holds; says whether it came about, for a caller with more to say if not.
-pub fn comes_about(mut condition: impl FnMut() -> bool) -> bool {
-    poll(WATCHDOG, || condition().then_some(())).is_some()
-}
-
 /// For what must come about within a time that is promised to users.
 pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let found = poll(limit, || condition().then_some(()));
     assert!(found.is_some(), "{what} did not come about within {limit:?}");
 }
 
-/// For those who have more to say about it than a panic.
+/// Waits until `condition` holds; says whether it came about, for a caller with more to say if not.
 pub fn comes_about(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     poll(limit, || condition().then_some(())).is_some()
 }

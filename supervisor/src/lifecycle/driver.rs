@@ -35,7 +35,8 @@ pub(super) struct Driver {
     kit: Kit,
     queue: Arc<SlotQueue>,
     machine: Machine,
-    inbox: mpsc::Receiver<Asked>,
+    /// `None` once nobody holds the handle.
+    inbox: Option<mpsc::Receiver<Asked>>,
     view: watch::Sender<InstanceView>,
     worker: Option<Worker>,
     timer: Option<(Token, Instant)>,
@@ -84,7 +85,7 @@ impl Driver {
             kit,
             queue,
             machine,
-            inbox,
+            inbox: Some(inbox),
             view,
             worker: None,
             timer: None,
@@ -128,7 +129,6 @@ impl Driver {
     }
 
     async fn next(&mut self, judge: &mut tokio::time::Interval) -> Woken {
-        let open = !self.inbox.is_closed() || !self.inbox.is_empty();
         let timer = self.timer;
         let alarm = async {
             match timer {
@@ -150,13 +150,13 @@ impl Driver {
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
                 Ok(()) = worker.usage.changed() => Woken::Measured,
                 token = alarm => Woken::Timer(token),
-                event = self.inbox.recv(), if open => Woken::Asked(event),
+                event = asked(&mut self.inbox), if self.inbox.is_some() => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
                 _ = judge.tick() => Woken::Judge,
             },
             None => tokio::select! {
                 token = alarm => Woken::Timer(token),
-                event = self.inbox.recv() => Woken::Asked(event),
+                event = asked(&mut self.inbox) => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
             },
         }
@@ -465,6 +465,15 @@ impl Driver {
             changed.notify_one();
         }
     }
+}
+
+/// The next thing asked; `None` when nobody can ask any more.
+async fn asked(inbox: &mut Option<mpsc::Receiver<Asked>>) -> Option<Asked> {
+    let next = inbox.as_mut()?.recv().await;
+    if next.is_none() {
+        *inbox = None;
+    }
+    next
 }
 
 /// Whether what is in flight may be why a worker ends.

@@ -13,7 +13,7 @@ use shared::text::chain;
 use super::instance::{InstanceSpec, Kit};
 use super::{ExitClass, ExitReport};
 use crate::enclosure::Enclosure;
-use crate::process::{Child, WorkerCommand};
+use crate::process::{Child, SpawnError, WorkerCommand};
 
 /// Makes the enclosure and starts the process in it, or moves it in before it is greeted.
 pub(super) async fn start(
@@ -78,6 +78,9 @@ const SHORTAGES: [Errno; 7] = [
 fn is_shortage(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
+        if let Some(SpawnError::Lost) = error.downcast_ref() {
+            return true;
+        }
         let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         let code = error.downcast_ref::<Errno>().copied().or(of_io.map(Errno::from_raw));
         if let Some(code) = code {
@@ -91,7 +94,6 @@ fn is_shortage(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::SpawnError;
 
     #[test]
     fn what_the_server_itself_lacks_is_told_from_what_is_wrong_with_the_worker() {

@@ -251,6 +251,7 @@ impl Tasks {
         let _gone = reporter.send(Report::Exited(ExitReport { class, detail })).await;
         // Nobody waits for it: the next generation has names of its own.
         self.enclosure.dissolve().await;
+        self.family.end_strays().await;
     }
 
     /// Ends what the worker has started and left, and says what the kernel knows of its end.

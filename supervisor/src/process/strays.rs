@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The children that the supervisor has started itself.
 #[derive(Debug, Default)]
@@ -68,6 +68,8 @@ impl Member {
 /// Sweeps for the orphans of one worker: each that is ended may leave orphans of its own.
 const SWEEPS: u32 = 50;
 const WAIT: Duration = Duration::from_millis(10);
+/// For all of that: longer than a zygote may take over a copy.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Children that nobody here has started; pure.
 #[must_use]
@@ -102,25 +104,26 @@ impl Family {
 
     /// Ends and reaps strays until there are none, at most for a moment.
     pub async fn end_strays(self: &Arc<Self>) {
-        for _ in 0..SWEEPS {
+        let mut sweeps = 0;
+        let until = Instant::now() + PATIENCE;
+        while sweeps < SWEEPS && Instant::now() < until {
             let family = Arc::clone(self);
-            let found = spawn_blocking(move || family.sweep()).await;
-            if !matches!(found, Ok(1..)) {
-                return;
+            match spawn_blocking(move || family.sweep()).await {
+                Ok(Swept::Some) => sweeps += 1,
+                Ok(Swept::NotNow) => {}
+                Ok(Swept::Nothing) | Err(_) => return,
             }
             sleep(WAIT).await;
         }
     }
 
-    /// Says how many there were.
-    fn sweep(&self) -> usize {
+    fn sweep(&self) -> Swept {
         // Looking through all processes takes a while, in which nobody has to wait. One that was just
         // being started is known when the lock is ours.
         let suspects = children();
         let members = self.lock();
         if members.expected > 0 {
-            // Not now: one of them may be it.
-            return 1;
+            return Swept::NotNow;
         }
         let known: BTreeSet<i32> = members.known.keys().copied().collect();
         let mut found = strays(&suspects, &known);
@@ -131,12 +134,21 @@ impl Family {
             // It may take a moment to end; the next sweep sees it again.
             let _later = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
-        found.len()
+        if found.is_empty() { Swept::Nothing } else { Swept::Some }
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Swept {
+    Nothing,
+    Some,
+    /// A child is just being made by somebody else, and may be any of them.
+    NotNow,
 }
 
 impl Members {

@@ -36,6 +36,8 @@ use super::strays::Expected;
 
 /// How long a framework may take to load.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a worker waits for a framework that is being loaded: about as long as loading it beside.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one copy may take.
 const FORK_LIMIT: Duration = Duration::from_secs(5);
 /// The first pause before another start, doubled each time up to the second.
@@ -79,6 +81,8 @@ struct Job {
 #[derive(Debug)]
 pub(super) enum Forked {
     Made(Child),
+    /// The zygote failed over it; with new sockets it can be tried again.
+    Lost,
     /// There is no copy to be had; the worker can be started in another way.
     Declined(WorkerCommand),
 }
@@ -91,6 +95,10 @@ enum ZygoteError {
     Start(#[from] SpawnError),
     #[error("it was not ready within {START_LIMIT:?}")]
     Late,
+    #[error("it does not take requests: {0}")]
+    Unsent(#[source] Errno),
+    #[error("its copy {0} cannot be taken over: {1}")]
+    Copy(Pid, #[source] io::Error),
     #[error("it did not answer within {FORK_LIMIT:?}")]
     Silent,
     #[error("its socket failed: {0}")]
@@ -111,10 +119,12 @@ impl Zygotes {
     /// A copy of the zygote of the command's binary, if there is one.
     pub(super) async fn fork(&self, command: WorkerCommand) -> Result<Forked, SpawnError> {
         let mut zygote = self.of(&command.binary);
-        let started = zygote.state.wait_for(|state| *state != State::Starting).await;
-        match started.map(|state| *state) {
-            Ok(State::Ready) => {}
-            Ok(State::Starting | State::Down) | Err(_) => return Ok(Forked::Declined(command)),
+        let started = zygote.state.wait_for(|state| *state != State::Starting);
+        match timeout(PATIENCE, started).await.map(|started| started.map(|state| *state)) {
+            Ok(Ok(State::Ready)) => {}
+            Ok(Ok(State::Starting | State::Down) | Err(_)) | Err(_) => {
+                return Ok(Forked::Declined(command));
+            }
         }
         let (answer, made) = oneshot::channel();
         if let Err(unsent) = zygote.jobs.try_send(Job { command, answer }) {
@@ -233,7 +243,12 @@ impl Keeper {
                     warn!(binary = %self.name(), refused, "no copy of the zygote");
                     (Forked::Declined(job.command), None)
                 }
-                Err(broken) => (Forked::Declined(job.command), Some(broken)),
+                Err(broken @ ZygoteError::Unsent(_)) => {
+                    (Forked::Declined(job.command), Some(broken))
+                }
+                // There may be a copy that has the command's socket: nobody else must get it. It
+                // ends when it finds the socket closed.
+                Err(broken) => (Forked::Lost, Some(broken)),
             };
             // If nobody waits any more, dropping the child kills it.
             let _nobody = job.answer.send(answer);
@@ -278,22 +293,23 @@ impl Running {
             .into_iter()
             .chain(command.groups.iter().map(|(_, group)| group.as_fd()))
             .collect();
-        socket::send(self.socket.as_fd(), &packet, &fds, Wait::Never)?;
+        let sent = socket::send(self.socket.as_fd(), &packet, &fds, Wait::Never);
+        sent.map_err(ZygoteError::Unsent)?;
         match receive(&self.socket, &mut self.inbox).await? {
-            ZygoteFact::Forked { pid } => Ok(adopt(Pid::from_raw(pid), expected)),
+            ZygoteFact::Forked { pid } => adopt(Pid::from_raw(pid), expected).map(Ok),
             ZygoteFact::Failed { message } => Ok(Err(message)),
             ZygoteFact::Ready => Err(ZygoteError::Nonsense),
         }
     }
 }
 
-fn adopt(pid: Pid, expected: Expected) -> Result<Child, String> {
+fn adopt(pid: Pid, expected: Expected) -> Result<Child, ZygoteError> {
     let child = Child::adopt(expected.arrived(pid.as_raw()));
-    let child = child.map_err(|error| format!("process {pid}: {error}"))?;
+    let child = child.map_err(|error| ZygoteError::Copy(pid, error))?;
     // It does the same; whoever is first, nothing is signalled before.
     match setpgid(pid, pid) {
         Ok(()) | Err(Errno::EACCES | Errno::ESRCH) => Ok(child),
-        Err(error) => Err(format!("process {pid}: no group of its own: {error}")),
+        Err(error) => Err(ZygoteError::Copy(pid, error.into())),
     }
 }
 
