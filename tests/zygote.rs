@@ -39,6 +39,21 @@ fn without_a_zygote_workers_start_as_programs() {
     server.wait_for_generation("m", 2);
 }
 
+/// The environment that the kernel shows is the zygote's.
+#[test]
+fn a_copy_knows_its_own_scratch_folder() {
+    let server = Supervisor::with_echo("m").start();
+    wait_until_ready(&server, 1);
+    server.worker("m").kill(Signal::SIGKILL);
+    server.wait_for_generation("m", 2);
+    server.infer(&Infer::command("m", "variable TMPDIR")).assert_status(200);
+    let scratch = format!("TMPDIR={}", server.scratch().display());
+    let said = server.logs().wait_for("the variable", |event| {
+        event["message"].as_str().is_some_and(|text| text.starts_with(&scratch))
+    });
+    assert_eq!(said["generation"], 2, "{said}");
+}
+
 #[test]
 fn a_zygote_that_does_not_answer_is_replaced_and_the_worker_comes_as_a_program() {
     let server = Supervisor::with_echo("m").start();
