@@ -13,6 +13,7 @@
 //! stop                    stop by SIGSTOP
 //! allocate 100MiB         touch memory (KiB, MiB, GiB), then free it
 //! leak 100MiB             touch memory and keep it
+//! threads N               so many threads more, which do nothing and stay
 //! grow N                  outputs are the inputs N times over
 //! print TEXT              a line on stdout, as libraries write them
 //! ignore-term             ignore SIGTERM from now on
@@ -40,6 +41,7 @@ pub enum Command {
     Stop,
     Allocate(usize),
     Leak(usize),
+    Threads(u32),
     Grow(u32),
     Print(String),
     IgnoreTerm,
@@ -100,6 +102,7 @@ impl Command {
             "stop" => bare("stop", argument, Self::Stop),
             "allocate" => size("allocate", argument).map(Self::Allocate),
             "leak" => size("leak", argument).map(Self::Leak),
+            "threads" => number("threads", argument).map(Self::Threads),
             "grow" => number("grow", argument).map(Self::Grow),
             "print" => Ok(Self::Print(argument.into())),
             "ignore-term" => bare("ignore-term", argument, Self::IgnoreTerm),
@@ -220,6 +223,7 @@ mod tests {
             ("stop", Command::Stop),
             ("allocate 100MiB", Command::Allocate(100 << 20)),
             ("leak 1GiB", Command::Leak(1 << 30)),
+            ("threads 9", Command::Threads(9)),
             ("grow 3", Command::Grow(3)),
             ("print a  b", Command::Print("a  b".into())),
             ("ignore-term", Command::IgnoreTerm),
@@ -258,7 +262,7 @@ mod tests {
 
         #[test]
         fn any_argument_is_taken_or_refused(
-            word in "(delay|crash|hang|allocate|leak|grow|flood-bell|forge|probe|probe kill|probe tcp)", rest in ".{0,20}",
+            word in "(delay|crash|hang|allocate|leak|threads|grow|flood-bell|forge|probe|probe kill|probe tcp)", rest in ".{0,20}",
         ) {
             let _command_or_error = Command::parse(format!("{word} {rest}").as_bytes());
         }

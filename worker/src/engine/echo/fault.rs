@@ -63,6 +63,17 @@ pub(super) fn allocate(bytes: usize) -> Option<Vec<u8>> {
     Some(std::hint::black_box(memory))
 }
 
+/// `None` if the kernel gives no more of them.
+pub(super) fn threads(threads: u32) -> Option<()> {
+    let park = || {
+        loop {
+            std::thread::park();
+        }
+    };
+    let start = |_| std::thread::Builder::new().stack_size(64 << 10).spawn(park).ok().map(drop);
+    (0..threads).try_for_each(|thread| start(thread))
+}
+
 pub(super) fn print(text: &str) {
     // A closed stdout is no reason to fail.
     let _ignored = writeln!(std::io::stdout().lock(), "{text}");

@@ -91,6 +91,7 @@ impl Echo {
             Command::Leak(bytes) => {
                 self.held.push(fault::allocate(bytes).ok_or_else(out_of_memory)?);
             }
+            Command::Threads(threads) => fault::threads(threads).ok_or_else(out_of_memory)?,
             Command::Print(text) => fault::print(&text),
             Command::IgnoreTerm => fault::ignore_term(),
             Command::FloodStderr(lines) => fault::flood_stderr(lines),
