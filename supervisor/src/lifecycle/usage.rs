@@ -70,11 +70,15 @@ impl Subject {
             let subject = self.clone();
             let last = *sender.borrow();
             let private = now >= private_at;
-            let seen = spawn_blocking(move || {
+            let look = move || {
                 let seen = subject.seen()?;
                 Some(if private { Usage { private: subject.private(), ..seen } } else { seen })
-            });
-            let Ok(Some(seen)) = seen.await else { return };
+            };
+            // In a task of its own: it panics if the kernel refuses a thread, and whoever is watched
+            // may be why. The next look may have one.
+            let looked = tokio::spawn(async move { spawn_blocking(look).await });
+            let Ok(Ok(seen)) = looked.await else { continue };
+            let Some(seen) = seen else { return };
             let seen = if private { seen } else { Usage { private: last.private, ..seen } };
             if private {
                 private_at = now + LOOK_EVERY;
