@@ -71,7 +71,7 @@ pub(super) fn threads(threads: u32) -> Option<()> {
         }
     };
     let start = |_| std::thread::Builder::new().stack_size(64 << 10).spawn(park).ok().map(drop);
-    (0..threads).try_for_each(|thread| start(thread))
+    (0..threads).try_for_each(start)
 }
 
 pub(super) fn print(text: &str) {
