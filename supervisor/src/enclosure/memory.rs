@@ -1,4 +1,4 @@
-//! How much memory a process has, as `/proc` tells.
+//! How much memory and how many threads a process has, as `/proc` tells.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -47,6 +47,12 @@ pub fn used(pid: i32, arena: u64) -> Option<u64> {
     })
 }
 
+/// Threads of a process, also of one whose first thread has ended. `None` if there is no such process.
+#[must_use]
+pub fn threads(pid: i32) -> Option<u32> {
+    value(&read(pid, "status")?, "Threads")?.parse().ok()
+}
+
 /// Bytes that would come free if this process alone ended. `None` if it has, or may not be asked.
 ///
 /// Waits for the process's lock on its memory, so it is not for a thread of the runtime.
@@ -77,12 +83,14 @@ fn private_of(rollup: &str) -> Option<u64> {
 
 /// The bytes in a line `NAME:  N kB`.
 fn field(text: &str, name: &str) -> Option<u64> {
-    let value = |line: &str| {
-        let rest = line.strip_prefix(name)?.strip_prefix(':')?;
-        let kibibytes: u64 = rest.trim().strip_suffix(" kB")?.parse().ok()?;
-        kibibytes.checked_mul(1024)
-    };
-    text.lines().find_map(value)
+    let kibibytes: u64 = value(text, name)?.strip_suffix(" kB")?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// What stands in a line `NAME:  VALUE`.
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let of_line = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
+    text.lines().find_map(of_line).map(str::trim)
 }
 
 #[cfg(test)]
@@ -97,6 +105,14 @@ mod tests {
         assert_eq!(used_of(status, 64 << 10), Some(107 << 10));
         assert_eq!(used_of(status, 40 << 10), Some(117 << 10));
         assert_eq!(used_of("Name: m\n", 0), None);
+    }
+
+    #[test]
+    fn threads_are_counted() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(threads(own).is_some_and(|threads| threads >= 1));
+        assert_eq!(threads(i32::MAX), None);
+        assert_eq!(value("Name:\tm\nThreads:\t12\n", "Threads"), Some("12"));
     }
 
     #[test]

@@ -9,18 +9,19 @@ use proto::control::{Command, Fact, Level, Loaded, Measure};
 use shared::clock::MonotonicNanos;
 use shared::id::{Generation, WorkerId};
 use shared::limits::MAX_ERROR_BYTES;
-use shared::text::clean;
+use shared::text::{chain, clean};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
 use super::history::LastWords;
 use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
+use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, State, StopCause, Ticket, Token,
 };
-use super::{confinement, events_log, facts};
+use super::{confinement, events_log, facts, launch};
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::{Ending, LaneEvent};
 use crate::request::{RequestError, What};
@@ -122,7 +123,7 @@ impl Driver {
                 }
                 Woken::Demand => self.handle(Event::Demand).await,
                 Woken::Judge => self.judge().await,
-                Woken::Measured => self.judge_memory().await,
+                Woken::Measured => self.judge_usage().await,
             }
             self.publish(&changed);
         }
@@ -287,8 +288,8 @@ impl Driver {
                 session.send(Command::Load(self.spec.load.clone()));
                 worker.session = Some(session);
             }
-            Report::NoHandshake(message) => {
-                let fault = LoadFault::NoHandshake;
+            Report::NoHandshake(error) => {
+                let (fault, message) = (launch::fault_of(&error), chain(&error));
                 self.handle(Event::LoadFailed { generation, fault, message }).await;
             }
             Report::Drained => self.handle(Event::Drained { generation }).await,
@@ -377,7 +378,7 @@ impl Driver {
 
     async fn judge(&mut self) {
         let Some(worker) = &self.worker else { return };
-        let activity = worker.lane.activity();
+        let (activity, usage) = (worker.lane.activity(), *worker.usage.borrow());
         let now = MonotonicNanos::now();
         let limit = self.spec.infer_timeout;
         let late = |since: MonotonicNanos| now.since(since).checked_sub(limit);
@@ -387,16 +388,18 @@ impl Driver {
             completions: activity.completions,
             doorbells: activity.doorbells,
             facts: activity.facts,
-            memory: worker.usage.borrow().used,
+            memory: usage.used,
+            threads: usage.threads,
         };
         self.follow(self.spec.health.judge(&seen)).await;
         self.rest_if_idle().await;
     }
 
-    /// Between two judgements: memory is gone sooner than anything else.
-    async fn judge_memory(&mut self) {
+    /// Between two judgements: what a worker takes of the machine is gone sooner than anything else.
+    async fn judge_usage(&mut self) {
         let Some(worker) = &self.worker else { return };
-        let seen = Observation { memory: worker.usage.borrow().used, ..Observation::default() };
+        let Usage { used: memory, threads, .. } = *worker.usage.borrow();
+        let seen = Observation { memory, threads, ..Observation::default() };
         self.follow(self.spec.health.judge(&seen)).await;
     }
 
@@ -481,7 +484,10 @@ fn ending(cause: &StopCause) -> Ending {
     match cause {
         StopCause::Unasked
         | StopCause::Unhealthy(
-            Reason::Violation(_) | Reason::Flood { .. } | Reason::HostMemory { .. },
+            Reason::Violation(_)
+            | Reason::Flood { .. }
+            | Reason::HostMemory { .. }
+            | Reason::Threads { .. },
         ) => Ending::Crashed,
         StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
         StopCause::Unwanted

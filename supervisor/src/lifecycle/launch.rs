@@ -11,9 +11,9 @@ use shared::id::WorkerId;
 use shared::text::chain;
 
 use super::instance::{InstanceSpec, Kit};
-use super::{ExitClass, ExitReport};
+use super::{ExitClass, ExitReport, LoadFault};
 use crate::enclosure::Enclosure;
-use crate::process::{Child, SpawnError, WorkerCommand};
+use crate::process::{Child, HandshakeError, SpawnError, WorkerCommand};
 
 /// Makes the enclosure and starts the process in it, or moves it in before it is greeted.
 pub(super) async fn start(
@@ -60,6 +60,22 @@ pub(super) fn confinement(spec: &InstanceSpec, enclosure: &Enclosure) -> Confine
 pub(super) fn not_started(what: &str, error: &(dyn Error + 'static)) -> ExitReport {
     let class = if is_shortage(error) { ExitClass::SpawnStarved } else { ExitClass::SpawnFailed };
     ExitReport { class, detail: format!("{what}: {}", chain(error)) }
+}
+
+/// Whether a worker that could not be greeted had any part in it.
+pub(super) fn fault_of(error: &HandshakeError) -> LoadFault {
+    match error {
+        // Before anything of the worker is in them. Their codes would not tell: a socket that could not
+        // be made for want of descriptors comes back as one that cannot be bound.
+        HandshakeError::Server(_) | HandshakeError::Thread(_) => LoadFault::Starved,
+        HandshakeError::Greet(_) | HandshakeError::Accept(_) if is_shortage(error) => {
+            LoadFault::Starved
+        }
+        HandshakeError::Greet(_) | HandshakeError::Accept(_) => LoadFault::NoHandshake,
+        HandshakeError::TimedOut(_) | HandshakeError::Attach | HandshakeError::Nonce => {
+            LoadFault::NoHandshake
+        }
+    }
 }
 
 /// Descriptors, processes, memory, room on a file system.
@@ -109,5 +125,20 @@ mod tests {
         let report = not_started("the process", &spawn(Errno::ENOENT));
         assert_eq!(report.class, ExitClass::SpawnFailed);
         assert!(report.detail.contains("/nowhere") && report.detail.contains("No such file"));
+    }
+
+    #[test]
+    fn a_handshake_that_the_server_could_not_begin_is_not_the_models() {
+        let io = |code: Errno| io::Error::from_raw_os_error(code as i32);
+        let fault = |error: HandshakeError| fault_of(&error);
+        assert_eq!(fault(HandshakeError::Server(io(Errno::EBADF))), LoadFault::Starved);
+        assert_eq!(fault(HandshakeError::Thread(io(Errno::EAGAIN))), LoadFault::Starved);
+        assert_eq!(fault(HandshakeError::Greet(Errno::ENOMEM)), LoadFault::Starved);
+        assert_eq!(fault(HandshakeError::Greet(Errno::EPIPE)), LoadFault::NoHandshake);
+        let accept = |code| HandshakeError::Accept(io(code).into());
+        assert_eq!(fault(accept(Errno::EMFILE)), LoadFault::Starved);
+        assert_eq!(fault(accept(Errno::ECONNRESET)), LoadFault::NoHandshake);
+        let late = HandshakeError::TimedOut(std::time::Duration::ZERO);
+        assert_eq!(fault(late), LoadFault::NoHandshake);
     }
 }

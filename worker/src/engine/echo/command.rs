@@ -269,6 +269,7 @@ mod tests {
             ("stop", Command::Stop),
             ("allocate 100MiB", Command::Allocate(100 << 20)),
             ("leak 1GiB", Command::Leak(1 << 30)),
+            ("threads 9", Command::Threads(9)),
             ("grow 3", Command::Grow(3)),
             ("print a  b", Command::Print("a  b".into())),
             ("ignore-term", Command::IgnoreTerm),
@@ -314,7 +315,7 @@ mod tests {
 
         #[test]
         fn any_argument_is_taken_or_refused(
-            word in "(delay|crash|hang|allocate|leak|grow|flood-bell|forge|truncate|fork-bomb|probe|probe kill|probe tcp)", rest in ".{0,20}",
+            word in "(delay|crash|hang|allocate|leak|threads|grow|flood-bell|forge|truncate|fork-bomb|probe|probe kill|probe tcp)", rest in ".{0,20}",
         ) {
             let _command_or_error = Command::parse(format!("{word} {rest}").as_bytes());
         }
