@@ -66,7 +66,7 @@ fn a_signal_that_a_thread_survives_does_not_end_its_worker() {
     assert_eq!(server.worker("m"), worker);
     server.client().unload("m").assert_status(200);
     let exits = server.logs().wait_for_number(1, "m", "worker exited");
-    assert_eq!(exits[0]["kind"], "clean", "{exits:?}");
+    assert_eq!(exits[0]["kind"], "retired", "{exits:?}");
 }
 
 #[test]

@@ -256,7 +256,10 @@ impl Tasks {
         let evidence = self.enclosure.examine().await;
         match self.enclosure.report().tree_kill {
             TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
-            TreeKill::ProcessGroup => self.family.end_strays().await,
+            TreeKill::ProcessGroup => {
+                // What is left of them is found at the next worker's end.
+                let _unfinished = self.family.end_strays().await;
+            }
         }
         evidence
     }

@@ -2,6 +2,7 @@
 //!
 //! Where no control group can end a worker's whole tree, the supervisor asks the kernel to be the
 //! parent of all orphans below it. Then whatever is its child and was not started by it is a stray.
+//! So is, on any machine, a copy that a zygote has made and could not tell of any more.
 //!
 //! Invariant: a process that the supervisor has started is never taken for a stray. It is entered
 //! under the lock under which it is started, and a sweep decides under the same lock.
@@ -65,6 +66,16 @@ impl Member {
     }
 }
 
+/// Whether a sweep came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Swept {
+    /// There was no stray any more.
+    Clean,
+    /// There was one to the last, or somebody was expected all the time.
+    Unfinished,
+}
+
 /// Sweeps for the orphans of one worker: each that is ended may leave orphans of its own.
 const SWEEPS: u32 = 50;
 const WAIT: Duration = Duration::from_millis(10);
@@ -101,15 +112,16 @@ impl Family {
     }
 
     /// Ends and reaps strays until there are none, at most for a moment.
-    pub async fn end_strays(self: &Arc<Self>) {
+    pub async fn end_strays(self: &Arc<Self>) -> Swept {
         for _ in 0..SWEEPS {
             let family = Arc::clone(self);
             let found = spawn_blocking(move || family.sweep()).await;
             if !matches!(found, Ok(1..)) {
-                return;
+                return Swept::Clean;
             }
             sleep(WAIT).await;
         }
+        Swept::Unfinished
     }
 
     /// Says how many there were.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 use proto::codec;
 use proto::zygote::{ForkRequest, ZygoteFact};
@@ -32,7 +33,7 @@ use super::command::{WorkerCommand, zygote};
 use super::output::{self, LogLimits, Speaker, Tail};
 use super::readable::watch;
 use super::spawner::{Programs, SpawnError};
-use super::strays::Expected;
+use super::strays::{Expected, Family, Swept};
 
 /// How long a framework may take to load.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -41,6 +42,8 @@ const FORK_LIMIT: Duration = Duration::from_secs(5);
 /// The first pause before another start, doubled each time up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Tries to sweep after a zygote, of half a second each: longer than another one may take for a copy.
+const BURIALS: u32 = 20;
 /// A zygote that lived so long starts over with the first pause.
 const HEALTHY: Duration = Duration::from_secs(60);
 /// Workers that may wait for a copy at a time; more are started as programs.
@@ -227,19 +230,20 @@ impl Keeper {
             };
             let expected = self.programs.family().expect();
             let forked = timeout(FORK_LIMIT, running.fork(&job.command, expected)).await;
-            let (answer, broken) = match forked.unwrap_or(Err(ZygoteError::Silent)) {
-                Ok(Ok(child)) => (Forked::Made(child), None),
+            let answer = match forked.unwrap_or(Err(ZygoteError::Silent)) {
+                Ok(Ok(child)) => Forked::Made(child),
                 Ok(Err(refused)) => {
                     warn!(binary = %self.name(), refused, "no copy of the zygote");
-                    (Forked::Declined(job.command), None)
+                    Forked::Declined(job.command)
                 }
-                Err(broken) => (Forked::Declined(job.command), Some(broken)),
+                Err(broken) => {
+                    bury(running, self.programs.family()).await;
+                    let _nobody = job.answer.send(Forked::Declined(job.command));
+                    return Some(broken);
+                }
             };
             // If nobody waits any more, dropping the child kills it.
             let _nobody = job.answer.send(answer);
-            if broken.is_some() {
-                return broken;
-            }
         }
     }
 
@@ -257,6 +261,28 @@ impl Keeper {
                     None => return false,
                 },
             }
+        }
+    }
+}
+
+/// Ends a zygote for good, and with it the copy that it may have made and not told of. That is a child
+/// of this process for which nobody else waits, and it has the control socket that the next process
+/// for the same worker is given: it would take what is meant for that one.
+async fn bury(mut running: Running, family: &Arc<Family>) {
+    running.child.group().signal(Signal::SIGKILL);
+    if timeout(FORK_LIMIT, running.child.wait()).await.is_err() {
+        warn!("a zygote that was killed does not end");
+    }
+    if family.end_strays().await == Swept::Unfinished {
+        tokio::spawn(sweep_on(Arc::clone(family)));
+    }
+}
+
+/// Another zygote is at a copy all the time. What was lost must not stay; the worker cannot wait.
+async fn sweep_on(family: Arc<Family>) {
+    for _ in 0..BURIALS {
+        if family.end_strays().await == Swept::Clean {
+            return;
         }
     }
 }
