@@ -277,14 +277,17 @@ async fn report_exit(
     let _gone = reporter.send(Report::Exited(exit)).await;
     // Nobody waits for it: the next generation has names of its own.
     enclosure.dissolve().await;
-    family.end_strays().await;
+    let _unfinished = family.end_strays().await;
 }
 
 async fn end_tree(enclosure: Arc<Enclosure>, family: Arc<Family>) -> Evidence {
     let evidence = enclosure.examine().await;
     match enclosure.report().tree_kill {
         TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
-        TreeKill::ProcessGroup => family.end_strays().await,
+        TreeKill::ProcessGroup => {
+            // What is left of them is found at the next worker's end.
+            let _unfinished = family.end_strays().await;
+        }
     }
     evidence
 }

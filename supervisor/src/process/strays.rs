@@ -2,6 +2,7 @@
 //!
 //! Where no control group can end a worker's whole tree, the supervisor asks the kernel to be the
 //! parent of all orphans below it. Then whatever is its child and was not started by it is a stray.
+//! So is, on any machine, a copy that a zygote has made and could not tell of any more.
 //!
 //! Invariant: a process that the supervisor has started is never taken for a stray. It is entered
 //! under the lock under which it is started, and a sweep decides under the same lock.
@@ -65,6 +66,16 @@ impl Member {
     }
 }
 
+/// Whether a sweep came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Swept {
+    /// There was no stray any more.
+    Clean,
+    /// There was one to the last, or somebody was expected all the time.
+    Unfinished,
+}
+
 /// Sweeps for the orphans of one worker: each that is ended may leave orphans of its own.
 const SWEEPS: u32 = 50;
 const WAIT: Duration = Duration::from_millis(10);
@@ -103,27 +114,28 @@ impl Family {
     }
 
     /// Ends and reaps strays until there are none, at most for a moment.
-    pub async fn end_strays(self: &Arc<Self>) {
+    pub async fn end_strays(self: &Arc<Self>) -> Swept {
         let mut sweeps = 0;
         let until = Instant::now() + PATIENCE;
         while sweeps < SWEEPS && Instant::now() < until {
             let family = Arc::clone(self);
             match spawn_blocking(move || family.sweep()).await {
-                Ok(Swept::Some) => sweeps += 1,
-                Ok(Swept::NotNow) => {}
-                Ok(Swept::Nothing) | Err(_) => return,
+                Ok(Found::Some) => sweeps += 1,
+                Ok(Found::NotNow) => {}
+                Ok(Found::Nothing) | Err(_) => return Swept::Clean,
             }
             sleep(WAIT).await;
         }
+        Swept::Unfinished
     }
 
-    fn sweep(&self) -> Swept {
+    fn sweep(&self) -> Found {
         // Looking through all processes takes a while, in which nobody has to wait. One that was just
         // being started is known when the lock is ours.
         let suspects = children();
         let members = self.lock();
         if members.expected > 0 {
-            return Swept::NotNow;
+            return Found::NotNow;
         }
         let known: BTreeSet<i32> = members.known.keys().copied().collect();
         let mut found = strays(&suspects, &known);
@@ -134,7 +146,7 @@ impl Family {
             // It may take a moment to end; the next sweep sees it again.
             let _later = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
-        if found.is_empty() { Swept::Nothing } else { Swept::Some }
+        if found.is_empty() { Found::Nothing } else { Found::Some }
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
@@ -144,7 +156,7 @@ impl Family {
 
 /// What a sweep found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Swept {
+enum Found {
     Nothing,
     Some,
     /// A child is just being made by somebody else, and may be any of them.

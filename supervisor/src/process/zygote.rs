@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 use proto::codec;
 use proto::zygote::{ForkRequest, ZygoteFact};
@@ -32,7 +33,7 @@ use super::command::{WorkerCommand, zygote};
 use super::output::{self, LogLimits, Speaker, Tail};
 use super::readable::watch;
 use super::spawner::{Programs, SpawnError};
-use super::strays::Expected;
+use super::strays::{Expected, Family};
 
 /// How long a framework may take to load.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -237,24 +238,26 @@ impl Keeper {
             };
             let expected = self.programs.family().expect();
             let forked = timeout(FORK_LIMIT, running.fork(&job.command, expected)).await;
-            let (answer, broken) = match forked.unwrap_or(Err(ZygoteError::Silent)) {
-                Ok(Ok(child)) => (Forked::Made(child), None),
+            let answer = match forked.unwrap_or(Err(ZygoteError::Silent)) {
+                Ok(Ok(child)) => Forked::Made(child),
                 Ok(Err(refused)) => {
                     warn!(binary = %self.name(), refused, "no copy of the zygote");
-                    (Forked::Declined(job.command), None)
+                    Forked::Declined(job.command)
                 }
-                Err(broken @ ZygoteError::Unsent(_)) => {
-                    (Forked::Declined(job.command), Some(broken))
+                Err(broken) => {
+                    bury(running, self.programs.family()).await;
+                    // There may be a copy that has the command's socket: then nobody else gets it.
+                    let answer = if matches!(broken, ZygoteError::Unsent(_)) {
+                        Forked::Declined(job.command)
+                    } else {
+                        Forked::Lost
+                    };
+                    let _nobody = job.answer.send(answer);
+                    return Some(broken);
                 }
-                // There may be a copy that has the command's socket: nobody else must get it. It
-                // ends when it finds the socket closed.
-                Err(broken) => (Forked::Lost, Some(broken)),
             };
             // If nobody waits any more, dropping the child kills it.
             let _nobody = job.answer.send(answer);
-            if broken.is_some() {
-                return broken;
-            }
         }
     }
 
@@ -274,6 +277,17 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Ends a zygote for good, and the copy that it may have made and not told of: that is a child of this
+/// process for which nobody waits.
+async fn bury(mut running: Running, family: &Arc<Family>) {
+    running.child.group().signal(Signal::SIGKILL);
+    if timeout(FORK_LIMIT, running.child.wait()).await.is_err() {
+        warn!("a zygote that was killed does not end");
+    }
+    let family = Arc::clone(family);
+    tokio::spawn(async move { family.end_strays().await });
 }
 
 impl Running {

@@ -93,6 +93,7 @@ fn any_seed() -> u64 {
 fn battle(field: &Field<'_>, seed: u64, limit: Duration) -> Result<(Footprint, Footprint), String> {
     warm(field);
     let before = census::truce(field, None)?;
+    tests::say(&report::progress(&field.journal.read(), field.journal.elapsed(), before));
     let mut after = before;
     let mut schedule = Schedule::new(seed, &field.victims);
     let end = field.journal.elapsed() + limit;
@@ -108,14 +109,20 @@ fn battle(field: &Field<'_>, seed: u64, limit: Duration) -> Result<(Footprint, F
     Ok((before, after))
 }
 
-/// What makes a server take memory once is no growth.
+/// What makes a server take memory once is no growth: an allocator keeps some of the largest moment. This
+/// is larger than any that comes by chance.
 fn warm(field: &Field<'_>) {
-    for victim in &field.victims {
-        for nuisance in [Nuisance::LargeInputs, Nuisance::HangUpInAnswer] {
-            strike::strike(field, Fault::Client(*victim, nuisance), 0);
-        }
+    for _ in 0..3 {
+        scope(|scope| {
+            for &victim in &field.victims {
+                for nuisance in [Nuisance::LargeInputs, Nuisance::HangUpInAnswer] {
+                    let fault = Fault::Client(victim, nuisance);
+                    scope.spawn(move || strike::strike(field, fault, 0));
+                }
+            }
+            scope.spawn(move || strike::strike(field, Fault::Crowd, 0));
+        });
     }
-    strike::strike(field, Fault::Crowd, 0);
 }
 
 /// One round: it ends when the last of its faults has been answered.
