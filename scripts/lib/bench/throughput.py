@@ -1,13 +1,15 @@
 """Bulkhead against hyper alone, over HTTP.
 
 Both servers are up; each round measures each cell of each in turn, so that a noisy moment hits
-both. Printed are medians and ratios. A cell with any answer that is not 200 is void.
+both. Printed are medians and ratios. A cell with any answer that is not 200 is void. CPU is the time
+that all processes of a server used for a request: of the figures it depends least on what else runs.
 
   W1  identity of 16 FP32 values, binary           (64 bytes of tensor)
   W2  identity of 1x3x224x224 FP32 values, binary  (602 112 bytes of tensor)
 """
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -77,6 +79,9 @@ class Hyper:
         self.process.stdin.close()
         self.process.wait(timeout=10)
 
+    def children(self):
+        return []
+
     def url(self, workload):
         return f"http://{self.address}/v2/models/{workload}/infer"
 
@@ -97,10 +102,22 @@ def measure(servers, bodies, options):
     for round_number in range(options.rounds):
         for workload, connections in cells:
             for name, server in servers.items():
+                before = cpu_seconds(server)
                 result = wrk(server.url(workload), bodies[workload], connections, options.seconds)
+                spent = cpu_seconds(server) - before
+                result = result and (*result[:3], 1e6 * spent / result[3])
                 seen.setdefault((workload, connections, name), []).append(result)
         print(f"round {round_number + 1} of {options.rounds} done", file=sys.stderr)
     return seen
+
+
+def cpu_seconds(server):
+    """Of the server and its workers, so far."""
+    ticks = 0
+    for pid in [server.process.pid, *server.children()]:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def wrk(url, body_file, connections, seconds):
@@ -111,7 +128,8 @@ def wrk(url, body_file, connections, seconds):
     if "Non-2xx" in output or "Socket errors" in output:
         return None
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
-    return rate, latency(output, "50%"), latency(output, "99%")
+    count = int(re.search(r"(\d+) requests in", output)[1])
+    return rate, latency(output, "50%"), latency(output, "99%"), count
 
 
 def latency(output, percentile):
@@ -121,8 +139,8 @@ def latency(output, percentile):
 
 
 def table(seen, options):
-    print("| workload | c | hyper req/s | Bulkhead req/s | ratio | hyper p50 µs | Bulkhead p50 µs | added p50 µs | Bulkhead p99 µs |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| workload | c | hyper req/s | Bulkhead req/s | ratio | hyper p50 µs | Bulkhead p50 µs | added p50 µs | Bulkhead p99 µs | hyper CPU µs | Bulkhead CPU µs |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for workload in options.workloads:
         for c in options.connections:
             pairs = zip(seen[workload, c, "hyper"], seen[workload, c, "bulkhead"])
@@ -135,4 +153,5 @@ def table(seen, options):
             h50, b50 = middle([h[1] for h, _ in pairs]), middle([b[1] for _, b in pairs])
             added = middle([b[1] - h[1] for h, b in pairs])
             p99 = middle([b[2] for _, b in pairs])
-            print(f"| {workload} | {c} | {hyper:.0f} | {ours:.0f} | {ratio:.2f} | {h50:.0f} | {b50:.0f} | {added:.0f} | {p99:.0f} |")
+            cpu_hyper, cpu_ours = middle([h[3] for h, _ in pairs]), middle([b[3] for _, b in pairs])
+            print(f"| {workload} | {c} | {hyper:.0f} | {ours:.0f} | {ratio:.2f} | {h50:.0f} | {b50:.0f} | {added:.0f} | {p99:.0f} | {cpu_hyper:.0f} | {cpu_ours:.0f} |")
