@@ -16,7 +16,7 @@ use crate::strike;
 /// From the last fault to all models back, and to everything put away.
 const RECOVERY: Duration = Duration::from_secs(30);
 /// Kilobytes of its own by which the server may have grown.
-const GROWTH: u64 = 40_000;
+const GROWTH: u64 = 20_000;
 /// The server's threads for work that blocks come and go.
 const THREADS: usize = 4;
 /// Connections of this program's clients that are just being made again.
