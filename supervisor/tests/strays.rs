@@ -7,8 +7,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use supervisor::process::Family;
-use supervisor::process::strays::Swept;
+use supervisor::process::{Family, Swept};
 
 fn is_there(pid: i32) -> bool {
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
