@@ -56,7 +56,8 @@ fn a_closed_control_socket() {
 /// Pages of what it may write are the worker's to give back: they read as zeros, which is no ring.
 #[test]
 fn holes_in_the_responses() {
-    violation("punch-hole responses", &[500]);
+    let row = Row::new().strike("punch-hole responses", &[500], "ended");
+    row.spoils_answers().back_after("violation").run();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::row::{Row, VICTIM};
 
 /// Whether control groups hold this on the server, or the test said that it is skipped.
 pub(crate) fn held_by_groups(server: &Supervisor, what: &str, test: &str) -> bool {
-    let said = server.logs().wait_for_number(1, VICTIM, "worker enclosed");
+    let said = server.logs().wait_for_number(1, VICTIM, "worker started");
     let limits = said[0]["limits"].as_str().unwrap_or_default();
     let held = limits.split("; ").any(|part| part.starts_with(what) && part.contains("cgroup v"));
     if !held {

@@ -131,6 +131,12 @@ impl Row {
         self
     }
 
+    /// What the victim does can spoil answers that it has given already.
+    pub(crate) fn spoils_answers(mut self) -> Self {
+        self.bystanders = vec![200, 500];
+        self
+    }
+
     /// The victim does not come back, and its bystanders come too late.
     pub(crate) fn bystanders_may_fail(mut self) -> Self {
         self.bystanders = vec![200, 404, 500, 503];
