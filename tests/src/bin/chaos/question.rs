@@ -15,7 +15,7 @@ const CLASSES: usize = 10;
 /// How far the logits of two runs of the same model may lie apart.
 const NEAR: f32 = 1e-3;
 
-/// The default of a request's deadline here, plus what a busy machine may take on top.
+/// The deadline of requests to victims, and what a busy machine may take on top.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2 + 6);
 
 /// A witness waits its turn on the processors; a lost request is one that takes longer than this.
