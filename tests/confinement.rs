@@ -8,13 +8,13 @@
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use tests::supervisor::{Builder, binaries};
-use tests::{Echo, Infer, Supervisor, folder_or_skip, skipped, wait};
+use tests::{Echo, Infer, Supervisor, another_user_or_skip, folder_or_skip, skipped, wait};
 
 const LEVELS: [&str; 2] = ["standard", "strict"];
 /// Whom files belong to that belong to nobody; here an ordinary user.
@@ -108,7 +108,7 @@ fn a_confined_worker_reaches_nothing() {
 
 #[test]
 fn a_confined_worker_of_an_ordinary_user_reaches_nothing() {
-    if !others_can_be("a_confined_worker_of_an_ordinary_user_reaches_nothing") {
+    if !another_user_or_skip("a_confined_worker_of_an_ordinary_user_reaches_nothing") {
         return;
     }
     for level in LEVELS {
@@ -257,7 +257,7 @@ fn a_real_model_runs_in_every_confinement() {
     if !binaries().join("bulkhead-worker-torch").is_file() {
         return skipped(test, "bulkhead-worker-torch is not built; use scripts/test");
     }
-    let users = if others_can_be(test) { vec![None, Some(NOBODY)] } else { vec![None] };
+    let users = if another_user_or_skip(test) { vec![None, Some(NOBODY)] } else { vec![None] };
     let level_and_user =
         LEVELS.iter().flat_map(|level| users.iter().map(move |user| (level, user)));
     for (level, user) in level_and_user {
@@ -295,27 +295,5 @@ fn a_real_model_has_large_outputs_in_every_confinement() {
         let bytes: Vec<u8> = (0..10_000_u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
         let infer = Infer::new("t").tensor("x", "FP32", &[10_000], &bytes);
         assert_eq!(server.infer(&infer).assert_status(200).data(), bytes, "{level}");
-    }
-}
-
-/// Whether this test may start a server as another user, and that user may execute it.
-fn others_can_be(test: &str) -> bool {
-    let reachable = |path: &Path| {
-        path.ancestors().all(|folder| {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
-        })
-    };
-    let program = binaries().join("bulkhead");
-    match (geteuid().is_root(), program.canonicalize().is_ok_and(|path| reachable(&path))) {
-        (true, true) => true,
-        (false, _) => {
-            skipped(test, "as another user: this user is not root and cannot become one");
-            false
-        }
-        (true, false) => {
-            skipped(test, "as another user: the binaries are in a folder that is closed to others");
-            false
-        }
     }
 }

@@ -52,6 +52,23 @@ fn a_worker_that_crashes_fails_only_the_request_that_it_had() {
     neighbour.assert_no_errors();
 }
 
+/// Rust's handler takes itself away and returns, for the fault to come again. One that was sent does not.
+#[test]
+fn a_signal_that_a_thread_survives_does_not_end_its_worker() {
+    let server = Supervisor::with_echo("m").start();
+    let worker = server.worker("m");
+    let before = worker.caught_signals();
+    worker.signal_thread("control", Signal::SIGSEGV);
+    wait::until_true("a handler that has run", || worker.caught_signals() != before);
+    for _ in 0..20 {
+        server.infer(&Infer::echo("m")).assert_status(200);
+    }
+    assert_eq!(server.worker("m"), worker);
+    server.client().unload("m").assert_status(200);
+    let exits = server.logs().wait_for_number(1, "m", "worker exited");
+    assert_eq!(exits[0]["kind"], "retired", "{exits:?}");
+}
+
 #[test]
 fn every_end_is_logged_with_how_and_when() {
     let server = victim_and_neighbour().start();

@@ -26,7 +26,7 @@ fn victim_and_neighbour() -> Builder {
 
 /// What was said to hold the newest worker of `model`.
 fn limits_of(server: &Supervisor, model: &str) -> String {
-    let said = server.logs().wait_for_number(1, model, "worker enclosed");
+    let said = server.logs().wait_for_number(1, model, "worker started");
     said.last().and_then(|event| event["limits"].as_str()).unwrap_or_default().to_owned()
 }
 
@@ -116,6 +116,33 @@ fn where_nothing_else_holds_it_memory_is_watched() {
     let _late = hoarder.answer();
     server.infer(&Infer::echo("victim")).assert_status(200);
     neighbour.assert_no_errors();
+}
+
+#[test]
+fn where_nothing_else_holds_them_threads_are_counted() {
+    for (confinement, held) in [
+        ("standard", "processes 64 by a watchdog (processes by its confinement)"),
+        ("none", "processes 64 by a watchdog only"),
+    ] {
+        let server = victim_and_neighbour()
+            .set("limits.cgroup", "off")
+            .set("worker.confinement", confinement)
+            .set("models.victim.max_processes", "64")
+            .set("worker.stop_timeout", "1h")
+            .start();
+        let limits = limits_of(&server, "victim");
+        assert!(limits.contains(held), "{limits}");
+        let neighbour = server.load_on("neighbour");
+        let hoarder = server.infer_aside(Infer::command("victim", "threads 200").once());
+        let exits = server.logs().wait_for_number(1, "victim", "worker exited");
+        let why = exits[0]["why"].as_str().unwrap_or_default();
+        assert!(why.contains("threads, max_processes is 64"), "{why}");
+        assert_eq!(exits[0]["kind"], "quota");
+        // It may have answered between two looks.
+        let _late = hoarder.answer();
+        server.infer(&Infer::echo("victim")).assert_status(200);
+        neighbour.assert_no_errors();
+    }
 }
 
 #[test]

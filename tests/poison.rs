@@ -97,7 +97,7 @@ fn what_must_not_run_twice_does_not_and_counts_alike() {
 
 #[test]
 fn a_refused_request_is_tried_again_when_its_time_has_passed() {
-    let server = quick("m").set("worker.poison_ttl", "500ms").start();
+    let server = quick("m").set("worker.poison_ttl", "3s").start();
     let killer = || Infer::command("m", "crash segv");
     server.infer(&killer()).assert_status(422);
     server.wait_for_generation("m", 3);

@@ -1,6 +1,11 @@
 //! Workers that come up as copies of a process that has their framework loaded.
 
-use nix::sys::signal::Signal;
+use std::path::Path;
+
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use tests::workers::{private_kilobytes, zygotes_of};
 use tests::{Echo, Infer, Supervisor, folder_or_skip, wait};
 
@@ -39,6 +44,21 @@ fn without_a_zygote_workers_start_as_programs() {
     server.wait_for_generation("m", 2);
 }
 
+/// The environment that the kernel shows is the zygote's.
+#[test]
+fn a_copy_knows_its_own_scratch_folder() {
+    let server = Supervisor::with_echo("m").start();
+    wait_until_ready(&server, 1);
+    server.worker("m").kill(Signal::SIGKILL);
+    server.wait_for_generation("m", 2);
+    server.infer(&Infer::command("m", "variable TMPDIR")).assert_status(200);
+    let scratch = format!("TMPDIR={}", server.scratch().display());
+    let said = server.logs().wait_for("the variable", |event| {
+        event["message"].as_str().is_some_and(|text| text.starts_with(&scratch))
+    });
+    assert_eq!(said["generation"], 2, "{said}");
+}
+
 #[test]
 fn a_zygote_that_does_not_answer_is_replaced_and_the_worker_comes_as_a_program() {
     let server = Supervisor::with_echo("m").start();
@@ -50,6 +70,33 @@ fn a_zygote_that_does_not_answer_is_replaced_and_the_worker_comes_as_a_program()
     wait_until_ready(&server, 2);
     server.worker("m").kill(Signal::SIGKILL);
     server.wait_for_generation("m", 3);
+}
+
+/// Killed in the moment between the copy and the word of it, which takes a debugger to hit.
+#[test]
+fn a_copy_that_its_zygote_could_not_tell_of_is_ended_and_reaped() {
+    let server = Supervisor::with_echo("m").start();
+    let zygote = Pid::from_raw(zygotes_of(server.pid()).remove(0).pid);
+    let stops = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
+    if let Err(error) = ptrace::seize(zygote, stops) {
+        let name = "a_copy_that_its_zygote_could_not_tell_of_is_ended_and_reaped";
+        return tests::skipped(name, &format!("it may not trace: {error}"));
+    }
+    server.worker("m").kill(Signal::SIGKILL);
+    wait::until_true("a copy", || {
+        let seen = waitpid(zygote, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+        matches!(seen, Ok(WaitStatus::PtraceEvent(..)))
+    });
+    let copy = ptrace::getevent(zygote).expect("it stands at the event");
+    let copy = Pid::from_raw(i32::try_from(copy).expect("a process id"));
+    kill(zygote, Signal::SIGKILL).expect("it is there");
+    wait::until_true("a copy that can be let go", || {
+        let _seen = waitpid(copy, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+        ptrace::detach(copy, None).is_ok()
+    });
+    let _seen = waitpid(zygote, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+    wait::until_true("nothing of the copy", || !Path::new(&format!("/proc/{copy}")).exists());
+    server.wait_for_generation("m", 2);
 }
 
 #[test]

@@ -33,3 +33,15 @@ use_libtorch() {
         export LD_LIBRARY_PATH=$LIBTORCH/cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     fi
 }
+
+# What the harness of the tests starts, and the models and data that some of them need.
+tell_tests_where_things_are() {
+    local deps
+    deps=$(deps_dir)
+    export BULKHEAD_BIN_DIR BULKHEAD_MODELS BULKHEAD_MODELS_DATA BULKHEAD_TEST_MODELS BULKHEAD_CLIENT_PYTHON
+    BULKHEAD_BIN_DIR=$(target_dir)/debug
+    BULKHEAD_MODELS=$deps/models
+    BULKHEAD_MODELS_DATA=$deps/models-data
+    BULKHEAD_TEST_MODELS=$deps/test-models
+    BULKHEAD_CLIENT_PYTHON=$deps/client/bin/python
+}

@@ -10,6 +10,9 @@ A TENSOR is {"name", "datatype", "shape", "data": flat list}; a scalar has the s
 of a dict have its keys for names, in its order; others are OUTPUT__0, OUTPUT__1 and so on. An error
 is a piece of the message that the exception carries.
 
+Writes FOLDER/faulty.pt as well, which does as it is told and has no cases: 0 nothing, 1 compute for
+ever, 2 take memory without end, 3 raise.
+
 Usage: testing.py FOLDER
 """
 
@@ -119,6 +122,22 @@ class Mlp(nn.Module):
         return self.layers(x)
 
 
+class Faulty(nn.Module):
+    """Does not answer, if so told."""
+
+    def forward(self, x: Tensor, what: Tensor) -> Tensor:
+        fault = int(what.item())
+        turns = 0
+        while fault == 1:
+            turns += 1
+        taken: List[Tensor] = []
+        while fault == 2:
+            taken.append(torch.ones(1 << 20))
+        if fault == 3:
+            raise ValueError("told to raise")
+        return x * 2 + turns + len(taken)
+
+
 def main(folder: pathlib.Path) -> None:
     common.fix_randomness()
     table = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, -6.5]])
@@ -137,6 +156,7 @@ def main(folder: pathlib.Path) -> None:
         "mlp": (Mlp(), [[torch.rand(rows, 64)] for rows in (1, 3)]),
     }
     described = [write(folder, name, *model) for name, model in models.items()]
+    common.script(Faulty()).save(str(folder / "faulty.pt"))
     (folder / "testing.json").write_text(json.dumps({"models": described}, indent=1) + "\n")
 
 

@@ -15,7 +15,6 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::enclosure::report::TreeKill;
 use crate::enclosure::{EnclosureError, Enclosures};
 use crate::exit::Exit;
 use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
@@ -86,7 +85,7 @@ impl App {
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
         let enclosures = Enclosures::open(&config.limits.cgroup, &config.scratch).await;
         let enclosures = enclosures.map_err(StartError::Enclosures)?;
-        take_orphans(&enclosures);
+        take_orphans();
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
         let limits = &config.limits;
         let accounts = Accounts::new(limits.arena_memory as u64, u64::from(limits.max_workers));
@@ -185,15 +184,11 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Where no control group ends the tree of a worker, its orphans have to come here to be found.
-fn take_orphans(enclosures: &Enclosures) {
-    match enclosures.tree_kill() {
-        TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
-        TreeKill::ProcessGroup => {
-            if let Err(error) = Family::take_orphans() {
-                warn!(%error, "processes that workers leave behind will not be found");
-            }
-        }
+/// What workers leave behind comes here: to be ended where no control group does that, and to be
+/// reaped everywhere.
+fn take_orphans() {
+    if let Err(error) = Family::take_orphans() {
+        warn!(%error, "processes that workers leave behind will not be found");
     }
 }
 

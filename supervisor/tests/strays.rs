@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use supervisor::process::Family;
+use supervisor::process::{Family, Swept};
 
 fn is_there(pid: i32) -> bool {
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
@@ -34,7 +34,7 @@ async fn orphans_are_ended_and_children_are_not() {
     let left: Vec<i32> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert_eq!((left.len(), left.iter().all(|&pid| is_there(pid))), (2, true));
 
-    family.end_strays().await;
+    assert_eq!(family.end_strays().await, Swept::Clean);
     assert!(left.iter().all(|&pid| !is_there(pid)), "{left:?}");
     assert!(ours.try_wait().unwrap().is_none());
     ours.kill().unwrap();

@@ -5,6 +5,7 @@
 //! - [`client`]: HTTP to it, down to single bytes.
 //! - [`load`]: steady requests beside what a test does.
 //! - [`workers`]: its worker processes, as `/proc` shows them.
+//! - [`holdings`]: what it holds for them: nothing more after a fault than before.
 //! - [`logs`]: what it says.
 //! - [`cgroups`]: what holds its workers.
 //! - [`skip`]: tests that need something that is not there.
@@ -18,6 +19,7 @@
 
 pub mod cgroups;
 pub mod client;
+pub mod holdings;
 pub mod load;
 pub mod logs;
 pub mod models;
@@ -27,7 +29,8 @@ pub mod wait;
 pub mod workers;
 
 pub use client::{Aside, Client, Infer, Response};
+pub use holdings::Holdings;
 pub use load::Load;
 pub use models::{Echo, Repository};
-pub use skip::{folder_or_skip, say, skipped};
+pub use skip::{another_user_or_skip, folder_or_skip, say, skipped, torch_or_skip};
 pub use supervisor::Supervisor;

@@ -1,6 +1,9 @@
 //! What a test says that cannot run here: its name and what is missing, never silence.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::supervisor::binaries;
 
 /// The folder that this environment variable names, or `None` after saying that `test` is skipped.
 pub fn folder_or_skip(variable: &str, test: &str) -> Option<PathBuf> {
@@ -9,6 +12,35 @@ pub fn folder_or_skip(variable: &str, test: &str) -> Option<PathBuf> {
         skipped(test, &format!("{variable} names nothing that is there; use scripts/test"));
     }
     folder
+}
+
+/// Whether `test` may start a server as another user, and that user may execute it; if not, it says
+/// what is skipped.
+pub fn another_user_or_skip(test: &str) -> bool {
+    let reachable = |path: &Path| {
+        path.ancestors().all(|folder| {
+            std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
+        })
+    };
+    let program = binaries().join("bulkhead");
+    let why = match (nix::unistd::geteuid().is_root(), program.canonicalize()) {
+        (true, Ok(path)) if reachable(&path) => return true,
+        (true, _) => "the binaries are in a folder that is closed to others",
+        (false, _) => "this user is not root and cannot become one",
+    };
+    skipped(test, &format!("as another user: {why}"));
+    false
+}
+
+/// Where the test models are if libtorch's worker is there too, or `None` after saying that `test` is
+/// skipped.
+pub fn torch_or_skip(variable: &str, test: &str) -> Option<PathBuf> {
+    let folder = folder_or_skip(variable, test)?;
+    if binaries().join("bulkhead-worker-torch").is_file() {
+        return Some(folder);
+    }
+    skipped(test, "bulkhead-worker-torch is not built; use scripts/test");
+    None
 }
 
 /// Says that a test did not run, and why.

@@ -27,6 +27,11 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     assert!(found.is_some(), "{what} did not come about within {limit:?}");
 }
 
+/// Waits until `condition` holds; says whether it came about, for a caller with more to say if not.
+pub fn comes_about(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    poll(limit, || condition().then_some(())).is_some()
+}
+
 fn poll<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {

@@ -100,6 +100,25 @@ impl WorkerProcess {
         let _gone = kill(Pid::from_raw(self.pid), signal);
     }
 
+    /// Signals the process by way of one of its threads: the kernel gives the signal to that one if it
+    /// takes it.
+    pub fn signal_thread(&self, name: &str, signal: Signal) {
+        let entries = fs::read_dir(self.proc("task")).into_iter().flatten().flatten();
+        let named = |path: &PathBuf| {
+            fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let thread = entries.map(|entry| entry.path()).find(named);
+        let id = thread.and_then(|path| path.file_name()?.to_str()?.parse().ok());
+        let id = id.unwrap_or_else(|| panic!("no thread {name:?} in {self:?}"));
+        let _gone = kill(Pid::from_raw(id), signal);
+    }
+
+    /// The signals that it has handlers for, as the kernel writes them down.
+    pub fn caught_signals(&self) -> Option<String> {
+        let status = fs::read_to_string(self.proc("status")).ok()?;
+        status.lines().find_map(|line| Some(line.strip_prefix("SigCgt:")?.trim().to_owned()))
+    }
+
     /// Signals it until it has ended. Once is not enough for SIGSEGV from outside: Rust's handler
     /// waits for the fault to come again, which a real one does.
     pub fn kill(&self, signal: Signal) {

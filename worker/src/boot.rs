@@ -171,6 +171,7 @@ impl Confined {
             handshaken;
         let spec = commands.wait_for_load(LOAD_COMMAND_LIMIT).map_err(BootError::NoLoad)?;
         let stop = Stop::of(&requests);
+        control.fall_silent_elsewhere();
         // Most measures hold for this thread and those that it starts: there must be no other yet.
         let measures = confine::apply(&confinement, &spec, separated);
         control.report(&Fact::Confined(measures), None).map_err(BootError::Report)?;

@@ -4,14 +4,16 @@
 //! byte. Used by the inference thread alone. Nothing here waits without a limit.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 use proto::codec::{self, CodecError};
 use proto::control::{Fact, Handover, Hello};
 use shared::id::RequestId;
 use shared::limits::{MAX_PACKET_BYTES, MAX_SLOTS};
+use shared::sys::memfd;
 use shared::sys::socket::{self, Inbox, Packet, Wait};
 
 /// How long the other side may take to send what it has promised, or to read.
@@ -29,6 +31,8 @@ pub enum ControlError {
     Receive(#[source] Errno),
     #[error("the supervisor did not read the control socket for {} s", LIMIT.as_secs())]
     Unread,
+    #[error("too many descriptors of this user are on their way through sockets")]
+    Crowded,
     #[error("cannot send on the control socket")]
     Send(#[source] Errno),
     #[error("a packet on the control socket is too long or has {0} descriptors")]
@@ -43,6 +47,15 @@ pub struct Control {
     inbox: Inbox,
     /// Handed over for requests that have not been taken from the ring yet.
     early: VecDeque<(u64, OwnedFd)>,
+    reading: Reading,
+}
+
+/// Whether packets are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Honest,
+    /// As a hostile worker may choose.
+    Stopped,
 }
 
 /// The first packet and its two memory objects.
@@ -57,7 +70,8 @@ impl Control {
     pub fn new(socket: OwnedFd) -> Result<Self, ControlError> {
         socket::set_receive_timeout(socket.as_fd(), LIMIT).map_err(ControlError::SetUp)?;
         socket::set_send_timeout(socket.as_fd(), LIMIT).map_err(ControlError::SetUp)?;
-        Ok(Self { socket, inbox: Inbox::new(MAX_PACKET_BYTES), early: VecDeque::new() })
+        let (inbox, early) = (Inbox::new(MAX_PACKET_BYTES), VecDeque::new());
+        Ok(Self { socket, inbox, early, reading: Reading::Honest })
     }
 
     pub fn greeting(&mut self) -> Result<Greeting, ControlError> {
@@ -76,6 +90,10 @@ impl Control {
             let (_, object) = self.early.remove(at).expect("just found there");
             return Ok(object);
         }
+        if self.reading == Reading::Stopped {
+            // No object can be mapped from this, so that the request alone fails.
+            return memfd::create(c"nothing", 0).map_err(ControlError::Receive);
+        }
         loop {
             let packet = self.receive()?;
             let handover: Handover = codec::decode(self.inbox.bytes(&packet))?;
@@ -89,6 +107,11 @@ impl Control {
                 self.early.pop_front();
             }
         }
+    }
+
+    /// Makes this the only socket on which the process can send.
+    pub fn fall_silent_elsewhere(&self) {
+        socket::fall_silent_but_on(self.socket.as_fd());
     }
 
     /// Sends a fact, with the descriptor that it announces, if any.
@@ -110,10 +133,21 @@ impl Control {
         self.send(packet, &[], Wait::Never)
     }
 
+    /// As a hostile worker would: the process lives on.
+    pub(crate) fn close(&self) {
+        let _ignored = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// As a hostile worker would: what is handed over from now on stays in the socket.
+    pub(crate) fn stop_reading(&mut self) {
+        self.reading = Reading::Stopped;
+    }
+
     fn send(&self, packet: &[u8], fds: &[BorrowedFd<'_>], wait: Wait) -> Result<(), ControlError> {
         match socket::send(self.socket.as_fd(), packet, fds, wait) {
             Ok(()) => Ok(()),
             Err(Errno::EAGAIN) => Err(ControlError::Unread),
+            Err(Errno::ETOOMANYREFS) => Err(ControlError::Crowded),
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Err(ControlError::Closed),
             Err(error) => Err(ControlError::Send(error)),
         }
@@ -132,8 +166,6 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use shared::sys::memfd;
-
     use super::*;
 
     #[test]

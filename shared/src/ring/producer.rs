@@ -242,6 +242,14 @@ impl ResponseProducer {
         self.map.word(HEAD).store(self.head, Ordering::Release);
     }
 
+    /// Publishes what was published last once more, as a hostile worker would. For fault tests.
+    pub fn replay(&mut self) {
+        let mut last = [0; 64];
+        let at = self.geometry.response_object().descriptor(self.head.wrapping_sub(1));
+        self.map.read(at, &mut last);
+        self.publish_raw(&last);
+    }
+
     /// Everything this worker can write, as a hostile worker would use it. For fault tests.
     pub fn scribble(&mut self, byte: u8) {
         let page = [byte; 4096];

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 pub use nix::unistd::Pid;
 
@@ -23,15 +23,9 @@ pub fn die_with_parent(expected_parent: u32) -> Result<(), Errno> {
     if parent == expected_parent { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
-/// What most systems give a process that asks for nothing.
-const USUAL_DESCRIPTORS: u64 = 1024;
-
-/// No core files (they would hold clients' data), no privileges by exec, and no more descriptors
-/// than programs are used to: the supervisor's own limit is as high as it can be.
+/// No core files (they would hold clients' data), and no privileges by exec.
 pub fn renounce() -> Result<(), Errno> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard.min(USUAL_DESCRIPTORS), hard)?;
     nix::sys::prctl::set_no_new_privs()
 }
 

@@ -106,6 +106,8 @@ impl Inbox {
     /// Receives one packet; `Ok(None)` is the end: the peer has closed.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> Result<Option<Packet>, Errno> {
         let mut bytes = [IoSliceMut::new(&mut self.bytes)];
+        // What an earlier packet left there must not be taken for this one's.
+        self.control.fill(0);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | wait.flags();
         let message = loop {
             let control = Some(self.control.as_mut_slice());
@@ -114,18 +116,50 @@ impl Inbox {
                 other => break other?,
             }
         };
-        let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+        let cut = message.flags.contains(MsgFlags::MSG_CTRUNC);
+        let truncated = cut || message.flags.contains(MsgFlags::MSG_TRUNC);
         let len = message.bytes;
         let mut fds = Vec::new();
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = part {
-                fds.extend(raw.into_iter().map(own));
+        if cut {
+            // nix hands out none of a message that was cut, and some may be installed already.
+            fds.extend(installed(&self.control).into_iter().map(own));
+        } else {
+            for part in message.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(raw) = part {
+                    fds.extend(raw.into_iter().map(own));
+                }
             }
         }
         if len == 0 && fds.is_empty() && !truncated {
             return Ok(None);
         }
         Ok(Some(Packet { len, truncated, fds }))
+    }
+}
+
+/// The descriptors in the first control message of a buffer that the kernel has filled: a `cmsghdr`
+/// (length with itself, level, type) and the numbers. Nothing else comes on such a socket.
+fn installed(control: &[u8]) -> Vec<RawFd> {
+    let header = size_of::<usize>() + 2 * size_of::<i32>();
+    let length = control.first_chunk().map_or(0, |length| usize::from_ne_bytes(*length));
+    let kind = control.get(size_of::<usize>()..header).unwrap_or_default();
+    let rights =
+        [nix::libc::SOL_SOCKET.to_ne_bytes(), nix::libc::SCM_RIGHTS.to_ne_bytes()].concat();
+    let numbers = control.get(header..length).unwrap_or_default();
+    if kind != rights {
+        return Vec::new();
+    }
+    numbers.as_chunks().0.iter().map(|number| RawFd::from_ne_bytes(*number)).collect()
+}
+
+/// Stops this process from sending on any of its connected sockets but `speaks`: what nobody reads
+/// there would hold descriptors of this user for ever.
+pub fn fall_silent_but_on(speaks: BorrowedFd<'_>) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for number in numbers.filter(|&number: &RawFd| number != speaks.as_raw_fd()) {
+        // What is no socket says so.
+        let _no_socket = nix::sys::socket::shutdown(number, nix::sys::socket::Shutdown::Write);
     }
 }
 
@@ -157,6 +191,23 @@ mod tests {
         assert_eq!(inbox.receive(b.as_fd(), Wait::Never).unwrap_err(), Errno::EAGAIN);
         drop(a);
         assert!(inbox.receive(b.as_fd(), Wait::Never).unwrap().is_none());
+    }
+
+    #[test]
+    fn descriptors_of_a_message_that_was_cut_are_found() {
+        let message = |level: i32, kind: i32, fds: &[RawFd]| {
+            let len = 16 + 4 * fds.len();
+            let mut bytes =
+                [&len.to_ne_bytes()[..], &level.to_ne_bytes(), &kind.to_ne_bytes()].concat();
+            bytes.extend(fds.iter().flat_map(|fd| fd.to_ne_bytes()));
+            bytes.resize(64, 0);
+            bytes
+        };
+        assert_eq!(installed(&message(1, 1, &[5, 9])), [5, 9]);
+        assert_eq!(installed(&message(1, 2, &[5])), [0; 0]);
+        assert_eq!(installed(&[0; 64]), [0; 0]);
+        assert_eq!(installed(&[255; 64]), [0; 0]);
+        assert_eq!(installed(&[]), [0; 0]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::claim::Claim;
-use super::group::{Group, Leaf};
+use super::group::{Group, Leaf, is_shortage};
 use super::hierarchy::{self, Place};
 use super::report::{Held, LimitsReport, TreeKill};
 use super::{name, scratch};
@@ -34,6 +34,8 @@ pub enum EnclosureError {
     Scratch(PathBuf, #[source] io::Error),
     #[error("cannot make the worker's scratch folder")]
     WorkerScratch(#[source] io::Error),
+    #[error("cannot make the worker's control group")]
+    WorkerGroup(#[source] io::Error),
     #[error("cannot move the worker into its control group")]
     Adopt(#[source] io::Error),
     #[error("the thread that does this has ended")]
@@ -162,6 +164,10 @@ impl Shared {
         for group in &self.groups {
             match group.leaf(&name, limits, &mut problems) {
                 Ok(leaf) => leaves.push(leaf),
+                Err(e) if is_shortage(&e) => {
+                    self.give_up(&name, &leaves);
+                    return Err(EnclosureError::WorkerGroup(e));
+                }
                 Err(e) => problems.push(format!("no group in {}: {e}", group.folder().display())),
             }
         }
@@ -172,6 +178,15 @@ impl Shared {
         self.tell(&worker.instance.model, &report);
         self.living.send_modify(|living| *living += 1);
         Ok(Enclosure { name, leaves, report: Arc::new(report), shared: self })
+    }
+
+    /// Removes what was made for a worker that does not start.
+    fn give_up(&self, name: &str, leaves: &[Leaf]) {
+        // What cannot be removed now is swept by the next start.
+        for leaf in leaves {
+            let _left = leaf.remove();
+        }
+        let _left = fs::remove_dir(self.scratch.folder().join(name));
     }
 }
 

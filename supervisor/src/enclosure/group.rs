@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proto::zygote::Entrance;
@@ -73,7 +74,8 @@ impl Group {
     }
 
     /// Makes the leaf `name` that holds `limits`, as far as the kernel takes them; what it did not
-    /// take is added to `problems`, and then the leaf does not count as holding it.
+    /// take is added to `problems`, and then the leaf does not count as holding it. What the server
+    /// itself was short of is an error.
     pub(super) fn leaf(
         &self,
         name: &str,
@@ -84,11 +86,17 @@ impl Group {
         fs::create_dir(&folder)?;
         let opened = File::open(&folder);
         let directory = opened.inspect_err(|_| drop(fs::remove_dir(&folder)))?;
-        let holds = |&controller: &Controller| {
-            let outcome = write_settings(&folder, &self.kind, controller, limits);
-            outcome.map_err(|problem| problems.push(problem)).is_ok()
-        };
-        let controllers = self.controllers.iter().copied().filter(holds).collect();
+        let mut controllers = Controllers::new();
+        for &controller in &self.controllers {
+            match write_settings(&folder, &self.kind, controller, limits) {
+                Ok(()) => drop(controllers.insert(controller)),
+                Err(refused) if is_shortage(&refused.error) => {
+                    drop(fs::remove_dir(&folder));
+                    return Err(refused.error);
+                }
+                Err(refused) => problems.push(refused.to_string()),
+            }
+        }
         Ok(Leaf { folder, directory, kind: self.kind.clone(), controllers })
     }
 
@@ -229,18 +237,34 @@ fn hand_on(folder: &Path, wanted: &[Controller]) -> Controllers {
     wanted.iter().copied().filter(on).collect()
 }
 
+/// Whether the server itself lacks something for the moment: then the worker starts later, rather than
+/// with less to hold it. Whatever else is wrong with a group stays wrong.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN];
+    error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
+}
+
+/// A setting that must hold and does not.
+#[derive(Debug, thiserror::Error)]
+#[error("{file} = {value}: {error}")]
+struct Refused {
+    file: &'static str,
+    value: String,
+    error: io::Error,
+}
+
 fn write_settings(
     folder: &Path,
     kind: &Kind,
     controller: Controller,
     limits: &HostLimits,
-) -> Result<(), String> {
+) -> Result<(), Refused> {
     for setting in settings::settings(kind, controller, limits) {
         let outcome = write(&folder.join(setting.file), &setting.value);
         match (outcome, setting.need) {
             (Ok(()), _) | (Err(_), Need::May) => {}
-            (Err(e), Need::Must) => {
-                return Err(format!("{} = {}: {e}", setting.file, setting.value));
+            (Err(error), Need::Must) => {
+                return Err(Refused { file: setting.file, value: setting.value, error });
             }
         }
     }
@@ -365,6 +389,13 @@ mod tests {
     }
 
     #[test]
+    fn what_passes_is_told_from_what_stays() {
+        let error = |code: Errno| io::Error::from_raw_os_error(code as i32);
+        assert!([Errno::EMFILE, Errno::EAGAIN].into_iter().all(|code| is_shortage(&error(code))));
+        assert!([Errno::EACCES, Errno::EROFS].into_iter().all(|code| !is_shortage(&error(code))));
+    }
+
+    #[test]
     fn a_setting_that_must_hold_and_does_not_is_named() {
         let limits = HostLimits {
             memory: Some(4096),
@@ -375,9 +406,9 @@ mod tests {
         };
         let leaf = fake(&[("memory.max", ""), ("pids.other", "")]);
         let write = |c| write_settings(leaf.path(), &Kind::V2, c, &limits);
-        assert_eq!(write(Controller::Memory), Ok(()));
+        write(Controller::Memory).unwrap();
         assert_eq!(content(leaf.path(), "memory.max"), "4096");
-        let problem = write(Controller::Processes).unwrap_err();
+        let problem = write(Controller::Processes).unwrap_err().to_string();
         assert!(problem.starts_with("pids.max = 9: "), "{problem}");
     }
 }

@@ -1,7 +1,31 @@
-//! How much memory a process has, as `/proc` tells.
+//! How much memory and how many threads a process has, as `/proc` tells.
 
 use std::fs::File;
 use std::io::Read as _;
+
+/// Threads of one process, and processes below one, that are looked at.
+const MOST_TASKS: usize = 4096;
+
+/// The processes below `pid`, as far as the kernel says; `pid` itself is not among them.
+#[must_use]
+pub fn below(pid: i32) -> Vec<i32> {
+    let mut found: Vec<i32> = Vec::new();
+    let mut open = vec![pid];
+    while let Some(pid) = open.pop() {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten().filter_map(|task| task.file_name().into_string().ok()) {
+            let children = read(pid, &format!("task/{task}/children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+            let children: Vec<i32> = children.filter(|child| !found.contains(child)).collect();
+            open.extend(&children);
+            found.extend(children);
+            if found.len() >= MOST_TASKS {
+                return found;
+            }
+        }
+    }
+    found
+}
 
 /// More than any of these files has.
 const MOST: u64 = 64 << 10;
@@ -11,7 +35,22 @@ const MOST: u64 = 64 << 10;
 /// `None` if there is no such process.
 #[must_use]
 pub fn used(pid: i32, arena: u64) -> Option<u64> {
-    used_of(&read(pid, "status")?, arena)
+    let status = read(pid, "status")?;
+    // A process whose first thread has ended says nothing there; the others still do.
+    used_of(&status, arena).or_else(|| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let names =
+            tasks.flatten().take(MOST_TASKS).filter_map(|task| task.file_name().into_string().ok());
+        names
+            .filter_map(|task| read(pid, &format!("task/{task}/status")))
+            .find_map(|s| used_of(&s, arena))
+    })
+}
+
+/// Threads of a process, also of one whose first thread has ended. `None` if there is no such process.
+#[must_use]
+pub fn threads(pid: i32) -> Option<u32> {
+    value(&read(pid, "status")?, "Threads")?.parse().ok()
 }
 
 /// Bytes that would come free if this process alone ended. `None` if it has, or may not be asked.
@@ -44,12 +83,14 @@ fn private_of(rollup: &str) -> Option<u64> {
 
 /// The bytes in a line `NAME:  N kB`.
 fn field(text: &str, name: &str) -> Option<u64> {
-    let value = |line: &str| {
-        let rest = line.strip_prefix(name)?.strip_prefix(':')?;
-        let kibibytes: u64 = rest.trim().strip_suffix(" kB")?.parse().ok()?;
-        kibibytes.checked_mul(1024)
-    };
-    text.lines().find_map(value)
+    let kibibytes: u64 = value(text, name)?.strip_suffix(" kB")?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// What stands in a line `NAME:  VALUE`.
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let of_line = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
+    text.lines().find_map(of_line).map(str::trim)
 }
 
 #[cfg(test)]
@@ -64,6 +105,14 @@ mod tests {
         assert_eq!(used_of(status, 64 << 10), Some(107 << 10));
         assert_eq!(used_of(status, 40 << 10), Some(117 << 10));
         assert_eq!(used_of("Name: m\n", 0), None);
+    }
+
+    #[test]
+    fn threads_are_counted() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(threads(own).is_some_and(|threads| threads >= 1));
+        assert_eq!(threads(i32::MAX), None);
+        assert_eq!(value("Name:\tm\nThreads:\t12\n", "Threads"), Some("12"));
     }
 
     #[test]

@@ -39,9 +39,11 @@ pub enum CpuRung {
 pub enum ProcessRung {
     CgroupV2,
     CgroupV1,
-    /// What the worker asks of the kernel for itself.
+    /// Further processes are refused by the worker's confinement; its threads are counted, and it is
+    /// ended when there are too many. What it starts between two looks it has.
     Confinement,
-    None,
+    /// Processes and threads are counted, and nothing refuses them.
+    Watchdog,
 }
 
 /// What ends the processes that a worker has started.
@@ -107,7 +109,7 @@ impl LimitsReport {
                 (Some(Kind::V2), _) => ProcessRung::CgroupV2,
                 (Some(Kind::V1(_)), _) => ProcessRung::CgroupV1,
                 (None, Confined::Itself) => ProcessRung::Confinement,
-                (None, Confined::No) => ProcessRung::None,
+                (None, Confined::No) => ProcessRung::Watchdog,
             },
         };
         let Held { tree_kill, scratch, problems, .. } = held;
@@ -131,6 +133,15 @@ impl LimitsReport {
             MemoryRung::DataLimit | MemoryRung::Watchdog => true,
             MemoryRung::CgroupV2 | MemoryRung::CgroupV1 => false,
         })
+    }
+
+    /// Whether its threads have to be counted: what its confinement refuses is processes.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        match self.processes.rung {
+            ProcessRung::Confinement | ProcessRung::Watchdog => true,
+            ProcessRung::CgroupV2 | ProcessRung::CgroupV1 => false,
+        }
     }
 
     /// What was asked for and is held weakly or not at all, a sentence each.
@@ -204,8 +215,8 @@ impl fmt::Display for ProcessRung {
         f.write_str(match self {
             Self::CgroupV2 => "cgroup v2",
             Self::CgroupV1 => "cgroup v1",
-            Self::Confinement => "its confinement",
-            Self::None => "nothing",
+            Self::Confinement => "a watchdog (processes by its confinement)",
+            Self::Watchdog => "a watchdog only",
         })
     }
 }
@@ -252,7 +263,7 @@ mod tests {
             Confinement::Standard,
         );
         let text = "memory 67108864 bytes by cgroup v1; cpu 0.5 cores by cgroup v2; \
-                    processes 32 by its confinement; tree ended by its process group; scratch /s";
+                    processes 32 by a watchdog (processes by its confinement); tree ended by its process group; scratch /s";
         assert_eq!(held.to_string(), text);
         assert_eq!((held.data_limit(), held.is_watched()), (None, false));
     }
@@ -271,7 +282,7 @@ mod tests {
         assert_eq!(bare.memory.as_ref().unwrap().rung, MemoryRung::Watchdog);
         assert_eq!((bare.data_limit(), bare.is_watched()), (None, true));
         assert!(bare.shortfalls()[0].contains("watchdog only"), "{:?}", bare.shortfalls());
-        assert_eq!(bare.processes.rung, ProcessRung::None);
+        assert_eq!(bare.processes.rung, ProcessRung::Watchdog);
     }
 
     proptest! {
@@ -286,6 +297,7 @@ mod tests {
             let level = if confined { Confinement::Strict } else { Confinement::None };
             let report = report(&leaves, level);
             prop_assert_eq!(report.is_watched(), !has[1]);
+            prop_assert_eq!(report.is_counted(), !has[2]);
             prop_assert_eq!(report.data_limit().is_some(), !has[1] && confined);
         }
     }

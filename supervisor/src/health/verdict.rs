@@ -4,8 +4,9 @@
 //! is judged by what it did with its requests, never by a heartbeat: a thread that answers pings
 //! says nothing about the one that hangs.
 //!
-//! Invariants: a violation weighs more than memory, memory more than a hang and a hang more than a
-//! flood, so that the record names the gravest; a worker that has nothing to do is healthy, however long it is silent.
+//! Invariants: a violation weighs more than memory, memory more than threads, threads more than a hang
+//! and a hang more than a flood, so that the record names the gravest; a worker that has nothing to do
+//! is healthy, however long it is silent.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub struct HealthPolicy {
     pub facts: u32,
     /// Most bytes of host memory, for a worker whose memory is looked at.
     pub memory: Option<u64>,
+    /// Most processes and threads, for a worker whose threads are counted.
+    pub threads: u32,
 }
 
 /// What was seen of one worker in the window that just ended.
@@ -35,6 +38,8 @@ pub struct Observation {
     pub facts: u32,
     /// Bytes of host memory that it has; `None` if nobody looked, as when the kernel holds the limit.
     pub memory: Option<u64>,
+    /// Threads of all its processes; `None` if nobody counted.
+    pub threads: Option<u32>,
 }
 
 #[must_use]
@@ -52,6 +57,11 @@ pub enum Reason {
     HostMemory {
         used: u64,
         limit: u64,
+    },
+    /// It has more threads than it may.
+    Threads {
+        seen: u32,
+        limit: u32,
     },
     Hung {
         overdue: Duration,
@@ -79,6 +89,9 @@ impl HealthPolicy {
         if let Some((used, limit)) = self.memory.as_ref().and_then(over_memory) {
             return Verdict::Unhealthy(Reason::HostMemory { used, limit });
         }
+        if let Some(threads) = seen.threads.filter(|&threads| threads > self.threads) {
+            return Verdict::Unhealthy(Reason::Threads { seen: threads, limit: self.threads });
+        }
         if let Some(overdue) = seen.overdue.filter(|&overdue| overdue > self.grace) {
             return Verdict::Unhealthy(Reason::Hung { overdue });
         }
@@ -99,6 +112,9 @@ impl fmt::Display for Reason {
             Self::Violation(what) => write!(f, "protocol violation: {what}"),
             Self::HostMemory { used, limit } => {
                 write!(f, "it had {used} bytes of host memory, memory_limit is {limit}")
+            }
+            Self::Threads { seen, limit } => {
+                write!(f, "it had {seen} processes and threads, max_processes is {limit}")
             }
             Self::Hung { overdue } => {
                 write!(f, "no answer for {overdue:?} longer than infer_timeout")
@@ -128,6 +144,7 @@ mod tests {
         spare_doorbells: 100,
         facts: 10,
         memory: Some(1000),
+        threads: 50,
     };
 
     fn reason(seen: &Observation) -> Option<Reason> {
@@ -161,6 +178,14 @@ mod tests {
     }
 
     #[test]
+    fn threads_count_where_somebody_looked() {
+        let seen = |threads| Observation { threads, ..Observation::default() };
+        assert_eq!(reason(&seen(None)), None);
+        assert_eq!(reason(&seen(Some(50))), None);
+        assert_eq!(reason(&seen(Some(51))), Some(Reason::Threads { seen: 51, limit: 50 }));
+    }
+
+    #[test]
     fn a_busy_worker_may_ring_for_every_completion() {
         let busy = Observation { completions: 50_000, doorbells: 50_100, ..Observation::default() };
         assert_eq!(reason(&busy), None);
@@ -190,12 +215,15 @@ mod tests {
             doorbells: 5000,
             facts: 5000,
             memory: Some(5000),
+            threads: Some(5000),
         };
         assert_eq!(reason(&all), Some(Reason::Violation("slot 7 completed twice".into())));
         let greedy = Observation { violation: None, ..all };
         let expected = Reason::HostMemory { used: 5000, limit: 1000 };
         assert_eq!(reason(&greedy), Some(expected));
-        let hung = Observation { memory: Some(1000), ..greedy };
+        let many = Observation { memory: Some(1000), ..greedy };
+        assert_eq!(reason(&many), Some(Reason::Threads { seen: 5000, limit: 50 }));
+        let hung = Observation { threads: Some(50), ..many };
         assert!(matches!(reason(&hung), Some(Reason::Hung { .. })));
     }
 }

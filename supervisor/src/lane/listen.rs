@@ -37,12 +37,16 @@ pub async fn listen(lane: Weak<Lane>) -> io::Result<()> {
             }
         });
         lane.drain();
+        if more == More::Never {
+            // Its exit follows; one that lives on can neither ring nor be given large inputs.
+            lane.retire();
+            return Ok(());
+        }
         drop(lane);
         match (more, read) {
-            (More::Never, _) => return Ok(()),
             (More::Perhaps, _) => tokio::time::sleep(PAUSE).await,
             // Readiness was cleared by the `WouldBlock`, nothing else can come out of it.
-            (More::No, _) => {}
+            (More::No | More::Never, _) => {}
         }
     }
 }

@@ -104,6 +104,16 @@ impl<T> SlotTable<T> {
         self.published += 1;
     }
 
+    /// Whether the worker has this request.
+    pub(super) fn has(&self, request: RequestId) -> bool {
+        self.slots.iter().any(|slot| match slot {
+            Slot::InFlight { ticket, .. } | Slot::Abandoned { ticket, .. } => {
+                ticket.request == request
+            }
+            Slot::Free | Slot::Leased | Slot::Held => false,
+        })
+    }
+
     /// Checks a completion. An error is a violation and changes nothing.
     pub(super) fn complete(
         &mut self,

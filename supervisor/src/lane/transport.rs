@@ -12,13 +12,14 @@ use proto::codec;
 use proto::control::Fact;
 use shared::clock::MonotonicNanos;
 use shared::id::{Generation, RequestId};
-use shared::limits::{MAX_PACKET_BYTES, MAX_PACKETS_PER_WAKE};
+use shared::limits::{MAX_PACKET_BYTES, MAX_PACKETS_PER_WAKE, MAX_TENSOR_BYTES};
 use shared::memory::ForeignObject;
 use shared::ring::consumer::{ResponseArena, ResponseConsumer};
 use shared::ring::layout::{Geometry, Place, RequestDescriptor, ResponseDescriptor};
 use shared::ring::producer::{CreateError, RequestArena, RequestProducer, SlotBytes, Wake};
 use shared::ring::table::Violation;
 use shared::sync::{AtomicUsize, Ordering};
+use shared::sys::memfd;
 use shared::sys::socket::{Inbox, Packet, Wait};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -307,11 +308,8 @@ impl Lane {
 
     /// The worker has closed its end: nobody gets a slot of it any more. Its exit follows; if it does
     /// not, [`Lane::activity`] tells.
-    pub(super) fn retire(&self) {
-        let mut transport = self.lock();
-        if transport.state == State::Open {
-            transport.state = State::Retired { since: MonotonicNanos::now() };
-        }
+    pub fn retire(&self) {
+        self.lock().retire();
     }
 
     /// Takes in what has been answered, and takes back all else. Nothing more is accepted.
@@ -320,10 +318,11 @@ impl Lane {
         let harvest = self.drain_locked(&mut transport);
         transport.state = State::Closed;
         let taken = transport.table.take_published();
-        transport.objects.clear();
+        let objects = std::mem::take(&mut transport.objects);
         self.published.store(0, Ordering::Release);
         self.unanswered.fetch_add(taken.len(), Ordering::Relaxed);
         drop(transport);
+        discard(objects);
         self.deliver(harvest);
         taken
     }
@@ -389,12 +388,13 @@ impl Lane {
             return Ok(false);
         };
         transport.activity.completions = transport.activity.completions.saturating_add(1);
-        let now = MonotonicNanos::now();
-        let answered = transport.table.complete(completion.slot, completion.request, now)?;
+        // Before the request counts as answered: objects come for those alone that are not.
         let object = match completion.place {
             Place::Slot => None,
             Place::Own(_) => Some(self.object(transport, completion.request)?),
         };
+        let now = MonotonicNanos::now();
+        let answered = transport.table.complete(completion.slot, completion.request, now)?;
         match answered {
             Completion::Answered(published) => {
                 harvest.answers.push((published, completion, object));
@@ -432,11 +432,15 @@ impl Lane {
                     Err(violation) => {
                         transport.activity.violation = Some(violation);
                         events.push(LaneEvent::Violation(violation));
+                        // Its owner ends it; until then it can talk to itself.
+                        transport.retire();
+                        return More::Never;
                     }
                 },
                 Err(Errno::EAGAIN) => return More::No,
                 Ok(None) | Err(_) => {
                     events.push(LaneEvent::Closed);
+                    transport.retire();
                     return More::Never;
                 }
             }
@@ -461,12 +465,16 @@ impl Lane {
         let fact = codec::decode(bytes).map_err(|_| Violation::Packet)?;
         match (fact, packet.fds.pop()) {
             (Fact::LargeOutput { request }, Some(fd)) => {
-                // An honest worker has at most one such object on its way for each slot.
-                if transport.objects.len() >= self.requests.geometry().slots() as usize {
+                // One for each request that it has, so that there are never more than slots.
+                let expected = transport.table.has(RequestId(request));
+                if !expected || transport.objects.contains_key(&request) {
                     return Err(Violation::Packet);
                 }
+                if !memfd::size(&fd).is_ok_and(|size| size <= MAX_TENSOR_BYTES) {
+                    return Err(Violation::BadObject);
+                }
                 transport.objects.insert(request, fd);
-                // Large outputs are progress, not chatter.
+                // Large outputs are progress, not chatter; each is followed by its completion.
                 transport.activity.facts = transport.activity.facts.saturating_sub(1);
                 Ok(None)
             }
@@ -491,6 +499,26 @@ impl Lane {
         if let Some(violation) = harvest.violation {
             self.violated(violation);
         }
+    }
+}
+
+impl Transport {
+    fn retire(&mut self) {
+        if self.state == State::Open {
+            self.state = State::Retired { since: MonotonicNanos::now() };
+        }
+    }
+}
+
+/// Closes objects that nobody will read. Giving their memory back can take a while, which neither a
+/// lock nor a thread of the runtime should last.
+fn discard(objects: HashMap<u64, OwnedFd>) {
+    if objects.is_empty() {
+        return;
+    }
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(objects))),
+        Err(_) => drop(objects),
     }
 }
 

@@ -28,6 +28,7 @@ pub fn classify(cause: &StopCause, class: ExitClass, phase: Phase) -> ExitKind {
         StopCause::Unwanted | StopCause::Idle => asked(ExitKind::Retired, class, phase),
         StopCause::ServerEnds => asked(ExitKind::Clean, class, phase),
         StopCause::LoadTimeout => ExitKind::StartTimeout,
+        StopCause::LoadFailed { fault: LoadFault::Starved, .. } => ExitKind::SpawnFailed,
         StopCause::LoadFailed { fault: LoadFault::NoHandshake, .. } => ExitKind::StartTimeout,
         StopCause::LoadFailed { fault: LoadFault::Transient | LoadFault::Permanent, .. } => {
             ExitKind::LoadError
@@ -36,6 +37,7 @@ pub fn classify(cause: &StopCause, class: ExitClass, phase: Phase) -> ExitKind {
         StopCause::Unhealthy(Reason::Hung { .. }) => ExitKind::Hang,
         StopCause::Unhealthy(Reason::Flood { .. }) => ExitKind::Flood,
         StopCause::Unhealthy(Reason::HostMemory { .. }) => ExitKind::HostOom,
+        StopCause::Unhealthy(Reason::Threads { .. }) => ExitKind::Quota,
     }
 }
 
@@ -119,11 +121,14 @@ mod tests {
         let hung = Reason::Hung { overdue: Duration::ZERO };
         vec![
             (StopCause::LoadTimeout, ExitKind::StartTimeout),
+            (failed(LoadFault::Starved), ExitKind::SpawnFailed),
             (failed(LoadFault::NoHandshake), ExitKind::StartTimeout),
             (failed(LoadFault::Transient), ExitKind::LoadError),
             (failed(LoadFault::Permanent), ExitKind::LoadError),
             (StopCause::Unhealthy(Reason::Violation(String::new())), ExitKind::Violation),
             (StopCause::Unhealthy(hung), ExitKind::Hang),
+            (StopCause::Unhealthy(Reason::HostMemory { used: 2, limit: 1 }), ExitKind::HostOom),
+            (StopCause::Unhealthy(Reason::Threads { seen: 2, limit: 1 }), ExitKind::Quota),
             (StopCause::Unhealthy(flood), ExitKind::Flood),
         ]
     }

@@ -9,18 +9,19 @@ use proto::control::{Command, Fact, Level, Loaded, Measure};
 use shared::clock::MonotonicNanos;
 use shared::id::{Generation, WorkerId};
 use shared::limits::MAX_ERROR_BYTES;
-use shared::text::clean;
+use shared::text::{chain, clean};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
 use super::history::LastWords;
 use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
+use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, State, StopCause, Ticket, Token,
 };
-use super::{confinement, events_log, facts};
+use super::{confinement, events_log, facts, launch};
 use crate::health::{Observation, Reason, Verdict};
 use crate::lane::{Ending, LaneEvent};
 use crate::request::{RequestError, What};
@@ -35,7 +36,8 @@ pub(super) struct Driver {
     kit: Kit,
     queue: Arc<SlotQueue>,
     machine: Machine,
-    inbox: mpsc::Receiver<Asked>,
+    /// `None` once nobody holds the handle.
+    inbox: Option<mpsc::Receiver<Asked>>,
     view: watch::Sender<InstanceView>,
     worker: Option<Worker>,
     timer: Option<(Token, Instant)>,
@@ -84,7 +86,7 @@ impl Driver {
             kit,
             queue,
             machine,
-            inbox,
+            inbox: Some(inbox),
             view,
             worker: None,
             timer: None,
@@ -121,14 +123,13 @@ impl Driver {
                 }
                 Woken::Demand => self.handle(Event::Demand).await,
                 Woken::Judge => self.judge().await,
-                Woken::Measured => self.judge_memory().await,
+                Woken::Measured => self.judge_usage().await,
             }
             self.publish(&changed);
         }
     }
 
     async fn next(&mut self, judge: &mut tokio::time::Interval) -> Woken {
-        let open = !self.inbox.is_closed() || !self.inbox.is_empty();
         let timer = self.timer;
         let alarm = async {
             match timer {
@@ -150,13 +151,13 @@ impl Driver {
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
                 Ok(()) = worker.usage.changed() => Woken::Measured,
                 token = alarm => Woken::Timer(token),
-                event = self.inbox.recv(), if open => Woken::Asked(event),
+                event = asked(&mut self.inbox), if self.inbox.is_some() => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
                 _ = judge.tick() => Woken::Judge,
             },
             None => tokio::select! {
                 token = alarm => Woken::Timer(token),
-                event = self.inbox.recv() => Woken::Asked(event),
+                event = asked(&mut self.inbox) => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
             },
         }
@@ -258,9 +259,7 @@ impl Driver {
         let id = WorkerId { instance: self.spec.id.clone(), generation };
         match Worker::start(&self.spec, &self.kit, &self.queue, id).await {
             Ok(worker) => {
-                events_log::started(&self.spec.id, generation, worker.pid());
-                let (model, limits) = (self.spec.id.model.as_str(), worker.limits());
-                debug!(model, generation = generation.0, %limits, "worker enclosed");
+                events_log::started(&self.spec.id, generation, worker.pid(), worker.limits());
                 self.worker = Some(worker);
             }
             Err(exit) => {
@@ -289,8 +288,8 @@ impl Driver {
                 session.send(Command::Load(self.spec.load.clone()));
                 worker.session = Some(session);
             }
-            Report::NoHandshake(message) => {
-                let fault = LoadFault::NoHandshake;
+            Report::NoHandshake(error) => {
+                let (fault, message) = (launch::fault_of(&error), chain(&error));
                 self.handle(Event::LoadFailed { generation, fault, message }).await;
             }
             Report::Drained => self.handle(Event::Drained { generation }).await,
@@ -335,7 +334,7 @@ impl Driver {
             LaneEvent::Violation(violation) => {
                 Event::Unhealthy { generation, why: Reason::Violation(violation.to_string()) }
             }
-            // The exit follows; a worker that lives on without its socket misses its deadlines.
+            // The exit follows; if it does not, the lane's activity tells.
             LaneEvent::Closed => return,
         };
         self.handle(event).await;
@@ -379,7 +378,7 @@ impl Driver {
 
     async fn judge(&mut self) {
         let Some(worker) = &self.worker else { return };
-        let activity = worker.lane.activity();
+        let (activity, usage) = (worker.lane.activity(), *worker.usage.borrow());
         let now = MonotonicNanos::now();
         let limit = self.spec.infer_timeout;
         let late = |since: MonotonicNanos| now.since(since).checked_sub(limit);
@@ -389,16 +388,18 @@ impl Driver {
             completions: activity.completions,
             doorbells: activity.doorbells,
             facts: activity.facts,
-            memory: worker.usage.borrow().used,
+            memory: usage.used,
+            threads: usage.threads,
         };
         self.follow(self.spec.health.judge(&seen)).await;
         self.rest_if_idle().await;
     }
 
-    /// Between two judgements: memory is gone sooner than anything else.
-    async fn judge_memory(&mut self) {
+    /// Between two judgements: what a worker takes of the machine is gone sooner than anything else.
+    async fn judge_usage(&mut self) {
         let Some(worker) = &self.worker else { return };
-        let seen = Observation { memory: worker.usage.borrow().used, ..Observation::default() };
+        let Usage { used: memory, threads, .. } = *worker.usage.borrow();
+        let seen = Observation { memory, threads, ..Observation::default() };
         self.follow(self.spec.health.judge(&seen)).await;
     }
 
@@ -469,12 +470,24 @@ impl Driver {
     }
 }
 
+/// The next thing asked; `None` when nobody can ask any more.
+async fn asked(inbox: &mut Option<mpsc::Receiver<Asked>>) -> Option<Asked> {
+    let next = inbox.as_mut()?.recv().await;
+    if next.is_none() {
+        *inbox = None;
+    }
+    next
+}
+
 /// Whether what is in flight may be why a worker ends.
 fn ending(cause: &StopCause) -> Ending {
     match cause {
         StopCause::Unasked
         | StopCause::Unhealthy(
-            Reason::Violation(_) | Reason::Flood { .. } | Reason::HostMemory { .. },
+            Reason::Violation(_)
+            | Reason::Flood { .. }
+            | Reason::HostMemory { .. }
+            | Reason::Threads { .. },
         ) => Ending::Crashed,
         StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
         StopCause::Unwanted

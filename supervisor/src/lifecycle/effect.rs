@@ -139,6 +139,9 @@ impl fmt::Display for StopCause {
             Self::Idle => f.write_str("nobody had used it for a while"),
             Self::ServerEnds => f.write_str("the server ends"),
             Self::LoadTimeout => f.write_str("it did not load in time"),
+            Self::LoadFailed { fault: LoadFault::Starved, message } => {
+                write!(f, "the server lacks what a handshake takes: {message}")
+            }
             Self::LoadFailed { fault: LoadFault::NoHandshake, message } => f.write_str(message),
             Self::LoadFailed { fault: LoadFault::Transient, message } => {
                 write!(f, "the load failed: {message}")

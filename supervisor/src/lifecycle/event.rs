@@ -77,6 +77,8 @@ pub enum Event {
 /// Whether loading the same model again could end otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadFault {
+    /// The supervisor itself was short of what it takes to greet a worker.
+    Starved,
     /// It gave no sign of life in time, or an odd one.
     NoHandshake,
     Transient,

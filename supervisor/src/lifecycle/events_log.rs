@@ -8,14 +8,22 @@ use tracing::{error, info, warn};
 
 use super::effect::ExitRecord;
 use super::history::LastWords;
+use crate::enclosure::LimitsReport;
 
-pub(super) fn started(instance: &InstanceId, generation: Generation, pid: i32) {
+/// With what holds it in, because machines differ in that.
+pub(super) fn started(
+    instance: &InstanceId,
+    generation: Generation,
+    pid: i32,
+    limits: &LimitsReport,
+) {
     info!(
         model = instance.model.as_str(),
         version = instance.version.get(),
         instance = instance.index,
         generation = generation.0,
         pid,
+        %limits,
         "worker started"
     );
 }

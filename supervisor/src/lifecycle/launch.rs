@@ -11,9 +11,9 @@ use shared::id::WorkerId;
 use shared::text::chain;
 
 use super::instance::{InstanceSpec, Kit};
-use super::{ExitClass, ExitReport};
+use super::{ExitClass, ExitReport, LoadFault};
 use crate::enclosure::Enclosure;
-use crate::process::{Child, WorkerCommand};
+use crate::process::{Child, HandshakeError, SpawnError, WorkerCommand};
 
 /// Makes the enclosure and starts the process in it, or moves it in before it is greeted.
 pub(super) async fn start(
@@ -62,16 +62,45 @@ pub(super) fn not_started(what: &str, error: &(dyn Error + 'static)) -> ExitRepo
     ExitReport { class, detail: format!("{what}: {}", chain(error)) }
 }
 
-/// Whether an error of the kernel, here or among the sources, says that descriptors, processes or
-/// memory ran out.
+/// Whether a worker that could not be greeted had any part in it.
+pub(super) fn fault_of(error: &HandshakeError) -> LoadFault {
+    match error {
+        // Before anything of the worker is in them. Their codes would not tell: a socket that could not
+        // be made for want of descriptors comes back as one that cannot be bound.
+        HandshakeError::Server(_) | HandshakeError::Thread(_) => LoadFault::Starved,
+        HandshakeError::Greet(_) | HandshakeError::Accept(_) if is_shortage(error) => {
+            LoadFault::Starved
+        }
+        HandshakeError::Greet(_) | HandshakeError::Accept(_) => LoadFault::NoHandshake,
+        HandshakeError::TimedOut(_) | HandshakeError::Attach | HandshakeError::Nonce => {
+            LoadFault::NoHandshake
+        }
+    }
+}
+
+/// Descriptors, processes, memory, room on a file system.
+const SHORTAGES: [Errno; 7] = [
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::EAGAIN,
+    Errno::ENOMEM,
+    Errno::ENOSPC,
+    Errno::EDQUOT,
+    Errno::EROFS,
+];
+
+/// Whether an error of the kernel, here or among the sources, says that the server
+/// itself is short of something.
 fn is_shortage(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
+        if let Some(SpawnError::Lost) = error.downcast_ref() {
+            return true;
+        }
         let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         let code = error.downcast_ref::<Errno>().copied().or(of_io.map(Errno::from_raw));
         if let Some(code) = code {
-            let short = [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM];
-            return short.contains(&code);
+            return SHORTAGES.contains(&code);
         }
         next = error.source();
     }
@@ -81,7 +110,6 @@ fn is_shortage(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::SpawnError;
 
     #[test]
     fn what_the_server_itself_lacks_is_told_from_what_is_wrong_with_the_worker() {
@@ -89,7 +117,7 @@ mod tests {
             let source = io::Error::from_raw_os_error(code as i32);
             SpawnError::Start { binary: "/nowhere".into(), source }
         };
-        for short in [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM] {
+        for short in SHORTAGES {
             let report = not_started("the process", &spawn(short));
             assert_eq!(report.class, ExitClass::SpawnStarved, "{report}");
             assert_eq!(not_started("a socket", &short).class, ExitClass::SpawnStarved);
@@ -97,5 +125,20 @@ mod tests {
         let report = not_started("the process", &spawn(Errno::ENOENT));
         assert_eq!(report.class, ExitClass::SpawnFailed);
         assert!(report.detail.contains("/nowhere") && report.detail.contains("No such file"));
+    }
+
+    #[test]
+    fn a_handshake_that_the_server_could_not_begin_is_not_the_models() {
+        let io = |code: Errno| io::Error::from_raw_os_error(code as i32);
+        let fault = |error: HandshakeError| fault_of(&error);
+        assert_eq!(fault(HandshakeError::Server(io(Errno::EBADF))), LoadFault::Starved);
+        assert_eq!(fault(HandshakeError::Thread(io(Errno::EAGAIN))), LoadFault::Starved);
+        assert_eq!(fault(HandshakeError::Greet(Errno::ENOMEM)), LoadFault::Starved);
+        assert_eq!(fault(HandshakeError::Greet(Errno::EPIPE)), LoadFault::NoHandshake);
+        let accept = |code| HandshakeError::Accept(io(code).into());
+        assert_eq!(fault(accept(Errno::EMFILE)), LoadFault::Starved);
+        assert_eq!(fault(accept(Errno::ECONNRESET)), LoadFault::NoHandshake);
+        let late = HandshakeError::TimedOut(std::time::Duration::ZERO);
+        assert_eq!(fault(late), LoadFault::NoHandshake);
     }
 }

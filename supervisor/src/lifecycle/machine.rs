@@ -86,8 +86,8 @@ struct Leaving {
     cause: StopCause,
     healthy_for: Duration,
     then: Then,
-    /// What had brought it up, if it is not up yet.
     phase: Phase,
+    /// What brings the next one up, should this one cost nothing.
     coming: Coming,
 }
 
@@ -273,11 +273,13 @@ impl Machine {
         self.budget.reset();
         match &mut self.state {
             State::Backoff { .. } | State::Quarantined(_) => {
-                Outcome::Accepted(self.reserve(Coming::Load, Effects::new()))
+                Outcome::Accepted(self.reserve(Coming::Restart, Effects::new()))
             }
             State::Draining { then, .. } | State::Stopping(Stopping { then, .. }) => {
                 match then {
-                    Then::Backoff | Then::Quarantined(_) => *then = Then::Reserving(Coming::Load),
+                    Then::Backoff | Then::Quarantined(_) => {
+                        *then = Then::Reserving(Coming::Restart);
+                    }
                     Then::Unloaded | Then::Reserving(_) | Then::Resting => {}
                 }
                 NO_EFFECTS
@@ -297,13 +299,13 @@ impl Machine {
     }
 
     /// Whoever asked for a load is told that there is no memory. A request that woke a model can
-    /// wait for it, so that is tried again.
+    /// wait for it, and nobody asks again for a worker that is to come back, so those are tried again.
     fn denied(&mut self, reason: String) -> Outcome {
         let State::Reserving { coming, .. } = self.state else { return UNLISTED };
         let mut effects = vec![Effect::Record(Record::Denied { reason: reason.clone() })];
         match coming {
             Coming::Load => self.state = State::Unloaded(Unloaded::Denied { reason }),
-            Coming::Demand => {
+            Coming::Restart | Coming::Demand => {
                 let after = self.budget.free_delay(Jitter::NONE);
                 effects.push(self.back_off(after, reason, Retry::Free(coming)));
             }
@@ -321,7 +323,7 @@ impl Machine {
     fn load_failed(&mut self, fault: LoadFault, message: String, now: MonotonicNanos) -> Outcome {
         let State::Starting { .. } = self.state else { return UNLISTED };
         let then = match fault {
-            LoadFault::NoHandshake | LoadFault::Transient => Then::Backoff,
+            LoadFault::Starved | LoadFault::NoHandshake | LoadFault::Transient => Then::Backoff,
             LoadFault::Permanent => {
                 Then::Quarantined(Quarantine::CannotLoad { message: message.clone() })
             }
@@ -367,7 +369,7 @@ impl Machine {
             }
             State::Backoff { retry: Retry::Paid, .. } => {
                 self.budget.restarted(now);
-                Outcome::Accepted(self.reserve(Coming::Load, Effects::new()))
+                Outcome::Accepted(self.reserve(Coming::Restart, Effects::new()))
             }
             State::Backoff { retry: Retry::Free(coming), .. } => {
                 let coming = *coming;
@@ -382,7 +384,7 @@ impl Machine {
         let Some(leaving) = self.leaving(now) else { return UNLISTED };
         let Leaving { worker, cause, healthy_for, then, phase, coming } = leaving;
         let (generation, during) = (worker.generation, self.state.name());
-        let starved = exit.class == ExitClass::SpawnStarved;
+        let starved = is_starved(&cause, exit.class);
         let kind = classify(&cause, exit.class, phase);
         let mut effects = self.farewell(&cause);
         let record = ExitRecord { generation, during, kind, cause, exit, healthy_for };
@@ -400,14 +402,19 @@ impl Machine {
             }
             Then::Backoff => {
                 let verdict = self.budget.after_exit(Crash { healthy_for, kind }, jitter, now);
-                effects.extend(self.crashed(kind, verdict, last));
+                effects.extend(self.crashed((kind, phase), verdict, last));
             }
         }
         Outcome::Accepted(effects)
     }
 
     /// What follows the end of a worker that is still wanted.
-    fn crashed(&mut self, kind: ExitKind, verdict: Verdict, last: String) -> Effects {
+    fn crashed(
+        &mut self,
+        (kind, phase): (ExitKind, Phase),
+        verdict: Verdict,
+        last: String,
+    ) -> Effects {
         let mut effects = Effects::new();
         match (self.policy.on_oom, verdict) {
             (OnOom::Stop, _) if kind.is_out_of_memory() => {
@@ -417,7 +424,9 @@ impl Machine {
                 self.state = State::Quarantined(Quarantine::NoRestart { why, last });
             }
             (on_oom, Verdict::Restart { after }) => {
-                if on_oom == OnOom::RestartWithSmallerBatch && kind.is_out_of_memory() {
+                // One that was still loading had no batch that could have been too large.
+                let by_a_batch = kind.is_out_of_memory() && phase == Phase::Serving;
+                if on_oom == OnOom::RestartWithSmallerBatch && by_a_batch {
                     effects.push(Effect::ReduceBatch);
                 }
                 let why = format!("({}): {last}", self.budget.spent());
@@ -429,7 +438,7 @@ impl Machine {
 
     /// What an exit would mean if it came now; `None` where there is no process.
     fn leaving(&self, now: MonotonicNanos) -> Option<Leaving> {
-        let serving = (Phase::Serving, Coming::Load);
+        let serving = (Phase::Serving, Coming::Restart);
         let (worker, cause, healthy_for, then, (phase, coming)) = match &self.state {
             State::Starting { worker, coming, .. } => {
                 let starting = (Phase::Starting, *coming);
@@ -442,7 +451,7 @@ impl Machine {
                 (worker, cause.clone(), *healthy_for, then.clone(), serving)
             }
             State::Stopping(Stopping { worker, cause, healthy_for, then, phase, .. }) => {
-                let stopping = (*phase, Coming::Load);
+                let stopping = (*phase, Coming::Restart);
                 (worker, cause.clone(), *healthy_for, then.clone(), stopping)
             }
             State::Unloaded(_) | State::Reserving { .. } | State::Resting => return None,
@@ -534,13 +543,21 @@ impl Machine {
     }
 }
 
-/// Whether there is time to ask: memory is taken from others while a worker makes up its mind.
+/// Whether the worker had no chance, because the supervisor itself was short of something.
+fn is_starved(cause: &StopCause, class: ExitClass) -> bool {
+    let greeting = matches!(cause, StopCause::LoadFailed { fault: LoadFault::Starved, .. });
+    greeting || class == ExitClass::SpawnStarved
+}
+
+/// Whether there is time to ask. Memory and threads are taken from others while a worker makes up its
+/// mind, and one that breaks the protocol is owed no grace in which to go on.
 fn force(why: &health::Reason) -> Force {
     match why {
-        health::Reason::HostMemory { .. } => Force::Killed,
-        health::Reason::Violation(_)
-        | health::Reason::Hung { .. }
-        | health::Reason::Flood { .. } => Force::Asked,
+        health::Reason::HostMemory { .. }
+        | health::Reason::Threads { .. }
+        | health::Reason::Violation(_)
+        | health::Reason::Flood { .. } => Force::Killed,
+        health::Reason::Hung { .. } => Force::Asked,
     }
 }
 

@@ -446,6 +446,10 @@ fn memory_that_ran_out_is_followed_by_what_the_policy_says() {
         assert!(story.machine.status().reason.contains("on_oom"), "{:?}", story.machine.status());
         assert_eq!(names(&story.on(Event::OperatorReset)), ["reserve"]);
     }
+    let mut story = Story::to_starting();
+    story.machine.set_policy(oom_policy(OnOom::RestartWithSmallerBatch));
+    let effects = story.exit(ExitClass::HostOutOfMemory);
+    assert_eq!(names(&effects), ["release", "record", "arm"], "there was no batch yet");
     let mut story = ready_with(oom_policy(OnOom::Stop));
     let _other = story.exit(ExitClass::Signal(9));
     assert_eq!(story.name(), "backoff", "a kill may have many causes");
@@ -487,6 +491,61 @@ fn what_the_server_lacks_costs_the_model_nothing() {
     }
     let _crash = story.exit(ExitClass::Signal(11));
     assert!(story.machine.status().reason.contains("(1 of 2 within 60s)"), "nothing was spent");
+}
+
+#[test]
+fn a_handshake_that_the_server_could_not_begin_costs_the_model_nothing() {
+    let mut story = Story::to_starting();
+    for _ in 0..5 {
+        assert_eq!(names(&story.load_failed(LoadFault::Starved)), ["signal", "arm"]);
+        let effects = story.exit(ExitClass::Signal(15));
+        assert_eq!(names(&effects), ["release", "record", "arm"]);
+        let reason = story.machine.status().reason;
+        assert!(reason.contains(": spawn_failed: the server lacks"), "{reason}");
+        let _reserve = story.fire();
+        let ticket = story.ticket();
+        let _spawn = story.on(Event::Granted { ticket });
+    }
+    let _crash = story.exit(ExitClass::Signal(11));
+    assert!(story.machine.status().reason.contains("(1 of 2 within 60s)"), "nothing was spent");
+}
+
+fn deny(story: &mut Story) -> Vec<&'static str> {
+    let denied = Event::Denied { ticket: story.ticket(), reason: "full".into() };
+    names(&story.on(denied))
+}
+
+#[test]
+fn a_worker_that_is_to_come_back_is_not_forgotten_when_memory_is_denied() {
+    let restart = || {
+        let mut story = Story::to_backoff();
+        let _reserve = story.fire();
+        story
+    };
+    let reset = || {
+        let mut story = Story::to_quarantined();
+        let _reserve = story.on(Event::OperatorReset);
+        story
+    };
+    let reset_while_it_ends = || {
+        let mut story = Story::to_starting();
+        let _signal = story.load_failed(LoadFault::Permanent);
+        let _noted = story.on(Event::OperatorReset);
+        let _reserve = story.exit(ExitClass::Code(1));
+        story
+    };
+    for mut story in [restart(), reset(), reset_while_it_ends()] {
+        for _ in 0..5 {
+            assert_eq!(story.availability(), Availability::Loading);
+            assert_eq!(deny(&mut story), ["record", "arm"]);
+            assert_eq!(story.availability(), Availability::Loading, "requests wait");
+            assert_eq!(names(&story.fire()), ["reserve"]);
+        }
+        let ticket = story.ticket();
+        assert_eq!(names(&story.on(Event::Granted { ticket })), ["spawn", "arm"]);
+        let _crash = story.exit(ExitClass::Signal(11));
+        assert_eq!(story.name(), "backoff", "denials cost nothing");
+    }
 }
 
 #[test]
@@ -582,10 +641,15 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(ExitClass::DeviceOutOfMemory),
     ];
     let exit = class.prop_map(|class| ExitReport { class, detail: String::new() });
-    let fault = prop_oneof![Just(LoadFault::Transient), Just(LoadFault::Permanent)];
+    let fault = prop_oneof![
+        Just(LoadFault::Transient),
+        Just(LoadFault::Permanent),
+        Just(LoadFault::Starved)
+    ];
     let why = prop_oneof![
         Just(health::Reason::Hung { overdue: SECOND }),
         Just(health::Reason::HostMemory { used: 2, limit: 1 }),
+        Just(health::Reason::Threads { seen: 2, limit: 1 }),
     ];
     prop_oneof![
         4 => Just(Event::Wanted),

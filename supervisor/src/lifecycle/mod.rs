@@ -31,12 +31,14 @@
 //!
 //! - Unloaded → Reserving: somebody wants the model; its memory is asked for first.
 //! - Reserving → Starting: the memory is granted; a new generation is spawned and has so long to load.
-//! - Reserving → Unloaded: the memory is denied, which is recorded; or nobody wants it any more, and
+//! - Reserving → Unloaded: the memory for a load is denied, which is recorded; or nobody wants it any more, and
 //!   the reservation is taken back, granted or not.
-//! - Reserving → Backoff: the memory is denied to a model that a request woke; the request can wait.
+//! - Reserving → Backoff: the memory is denied to a model that a request woke, or that comes back after
+//!   a crash or a reset; its requests can wait, and it costs nothing of the budget.
 //! - Starting → Ready: the model is loaded, and only now is the route published.
 //! - Starting → Stopping(Quarantined): the load failed in a way that a repeat would not mend.
-//! - Starting → Stopping(Backoff): the load failed otherwise, took too long, or broke the protocol.
+//! - Starting → Stopping(Backoff): the load failed otherwise, took too long, or broke the protocol; or
+//!   the supervisor lacked what a handshake takes.
 //! - Starting → Stopping(Unloaded): unwanted before it was loaded.
 //! - Ready → Draining(Unloaded): unwanted; the route goes first, what is in flight may finish.
 //! - Ready → Draining(Resting): nobody has used it for a while, and nothing is in flight.
@@ -77,8 +79,8 @@ mod facts;
 pub mod history;
 pub mod instance;
 mod keeper;
-pub mod launch;
-mod machine;
+mod launch;
+pub mod machine;
 pub mod restart;
 pub mod state;
 mod usage;

@@ -81,8 +81,10 @@ pub struct Worker {
 /// What brings a worker up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coming {
-    /// A load, or a restart.
+    /// Somebody asked for it, and is told if there is no memory.
     Load,
+    /// There was one before, and it is still wanted. Nobody has to ask again.
+    Restart,
     /// A request for a model that rested. Clients take it for ready all the while.
     Demand,
 }
@@ -220,10 +222,12 @@ impl State {
             Self::Unloaded(Unloaded::Denied { reason }) => {
                 status(Availability::Unavailable, reason)
             }
-            Self::Reserving { coming: Coming::Load, .. } => {
+            Self::Reserving { coming: Coming::Load | Coming::Restart, .. } => {
                 status(Availability::Loading, "waiting for memory")
             }
-            Self::Starting { coming: Coming::Load, .. } => status(Availability::Loading, ""),
+            Self::Starting { coming: Coming::Load | Coming::Restart, .. } => {
+                status(Availability::Loading, "")
+            }
             Self::Reserving { coming: Coming::Demand, .. }
             | Self::Starting { coming: Coming::Demand, .. } => status(Availability::Ready, WAKING),
             Self::Resting => status(Availability::Ready, RESTING),
@@ -246,7 +250,7 @@ impl Then {
     fn status(&self, cause: impl fmt::Display) -> Status {
         match self {
             Self::Unloaded => status(Availability::Unloading, ""),
-            Self::Reserving(Coming::Load) => {
+            Self::Reserving(Coming::Load | Coming::Restart) => {
                 status(Availability::Loading, "waiting for the previous worker to end")
             }
             Self::Reserving(Coming::Demand) => status(Availability::Ready, WAKING),

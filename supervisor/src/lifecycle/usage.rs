@@ -1,5 +1,6 @@
-//! Looks at the memory of one worker for as long as somebody wants to know.
+//! Looks at the memory and the threads of one worker for as long as somebody wants to know.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,18 +10,22 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::enclosure::{Enclosure, memory};
 
-/// What was seen of a worker's memory, in bytes.
+/// What was seen of a worker; memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     /// What its limit is held against; `None` where the kernel holds it.
     pub(super) used: Option<u64>,
     /// What would come free if it ended.
     pub(super) private: Option<u64>,
+    /// Threads of all its processes; `None` where the kernel limits them.
+    pub(super) threads: Option<u32>,
 }
 
-/// How often a worker is looked at whose limit nothing else holds: what it takes between two looks it
+/// How often a worker is looked at whose memory nothing else limits: what it takes between two looks it
 /// has.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
+/// The same for its threads. Every worker on a machine without control groups is looked at so often.
+const COUNT_EVERY: Duration = Duration::from_millis(200);
 /// The first look at private memory, when most models have loaded, and the time between two: each
 /// walks through all pages of the process.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -33,7 +38,11 @@ const MOST_PROCESSES: usize = 1024;
 pub(super) fn watch(enclosure: &Arc<Enclosure>, pid: i32, arena: u64) -> watch::Receiver<Usage> {
     let (sender, usage) = watch::channel(Usage::default());
     let subject = Subject { enclosure: Arc::downgrade(enclosure), pid, arena };
-    let every = if enclosure.report().is_watched() { WATCH_EVERY } else { LOOK_EVERY };
+    let every = match (enclosure.report().is_watched(), enclosure.report().is_counted()) {
+        (true, _) => WATCH_EVERY,
+        (false, true) => COUNT_EVERY,
+        (false, false) => LOOK_EVERY,
+    };
     tokio::spawn(subject.look(sender, every));
     usage
 }
@@ -59,16 +68,18 @@ impl Subject {
             }
             let now = Instant::now();
             let subject = self.clone();
-            let mut usage = *sender.borrow();
+            let last = *sender.borrow();
             let private = now >= private_at;
-            let seen = spawn_blocking(move || {
-                usage.used = subject.used()?;
-                if private {
-                    usage.private = memory::private(subject.pid);
-                }
-                Some(usage)
-            });
-            let Ok(Some(seen)) = seen.await else { return };
+            let look = move || {
+                let seen = subject.seen()?;
+                Some(if private { Usage { private: subject.private(), ..seen } } else { seen })
+            };
+            // In a task of its own: it panics if the kernel refuses a thread, and whoever is watched
+            // may be why. The next look may have one.
+            let looked = tokio::spawn(async move { spawn_blocking(look).await });
+            let Ok(Ok(seen)) = looked.await else { continue };
+            let Some(seen) = seen else { return };
+            let seen = if private { seen } else { Usage { private: last.private, ..seen } };
             if private {
                 private_at = now + LOOK_EVERY;
             }
@@ -76,15 +87,46 @@ impl Subject {
         }
     }
 
-    /// The memory of all its processes, if somebody has to look at it; `None` when it has gone.
-    fn used(&self) -> Option<Option<u64>> {
+    fn private(&self) -> Option<u64> {
+        let first = memory::private(self.pid)?;
+        let others = memory::below(self.pid).into_iter().filter_map(memory::private);
+        Some(others.fold(first, u64::saturating_add))
+    }
+
+    /// What somebody has to look at, of all its processes together; `None` when it has gone.
+    fn seen(&self) -> Option<Usage> {
         let enclosure = self.enclosure.upgrade()?;
-        if !enclosure.report().is_watched() {
-            return Some(None);
+        let report = enclosure.report();
+        let mut seen = Usage::default();
+        if report.is_counted() {
+            let first = memory::threads(self.pid)?;
+            seen.threads = Some(first);
+            // That settles it, and to look for its processes takes a look at each of them.
+            if first > report.processes.limit {
+                return Some(seen);
+            }
         }
-        let first = memory::used(self.pid, self.arena)?;
-        let others = enclosure.members().into_iter().filter(|&pid| pid != self.pid);
-        let others = others.take(MOST_PROCESSES).filter_map(|pid| memory::used(pid, self.arena));
-        Some(Some(others.fold(first, u64::saturating_add)))
+        if report.is_watched() {
+            seen.used = Some(memory::used(self.pid, self.arena)?);
+        }
+        if seen == Usage::default() {
+            return Some(seen);
+        }
+        for pid in self.others(&enclosure) {
+            let add = |sum: u64| sum.saturating_add(memory::used(pid, self.arena).unwrap_or(0));
+            seen.used = seen.used.map(add);
+            let add = |sum: u32| sum.saturating_add(memory::threads(pid).unwrap_or(0));
+            seen.threads = seen.threads.map(add);
+        }
+        Some(seen)
+    }
+
+    /// Its processes beside the first.
+    fn others(&self, enclosure: &Enclosure) -> Vec<i32> {
+        let mut others: BTreeSet<i32> = enclosure.members().into_iter().collect();
+        // In namespaces of its own the worker is below the process that was started.
+        others.extend(memory::below(self.pid));
+        others.remove(&self.pid);
+        others.into_iter().take(MOST_PROCESSES).collect()
     }
 }

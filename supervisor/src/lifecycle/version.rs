@@ -262,6 +262,7 @@ fn instance_spec(
     let geometry = layout::Geometry::new(u32::from(slots), request_bytes, response_bytes);
     kit.enclosures.tell_shortfalls(&id.model, &worker.host, worker.confinement);
     let memory = worker.host.memory.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+    let threads = worker.host.max_processes;
     let (grace, spare_doorbells, facts) = (HANG_GRACE, SPARE_DOORBELLS, FACTS);
     Ok(InstanceSpec {
         id,
@@ -270,7 +271,7 @@ fn instance_spec(
         load,
         geometry: geometry.map_err(|e| e.to_string())?,
         policy: policy(settings),
-        health: HealthPolicy { grace, spare_doorbells, facts, memory },
+        health: HealthPolicy { grace, spare_doorbells, facts, memory, threads },
         confinement: confinement(worker),
         level: worker.confinement,
         host: worker.host.clone(),

@@ -7,7 +7,6 @@ use nix::sys::signal::Signal;
 use proto::control::{Command, Confinement};
 use shared::id::{Generation, WorkerId};
 use shared::sys::socket;
-use shared::text::chain;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -23,7 +22,7 @@ use crate::enclosure::{Enclosure, Evidence, LimitsReport};
 use crate::health::{Fingerprint, Incarnation};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
-use crate::process::{Child, Exit, Family, Session, Speaker, Tail, output};
+use crate::process::{Child, Exit, Family, HandshakeError, Session, Speaker, Tail, output};
 use crate::schedule::pool::LaneId;
 use crate::schedule::{Rest, SlotQueue};
 
@@ -31,7 +30,7 @@ use crate::schedule::{Rest, SlotQueue};
 #[derive(Debug)]
 pub(super) enum Report {
     Attached(Session),
-    NoHandshake(String),
+    NoHandshake(HandshakeError),
     /// Nobody holds a slot of it any more.
     Drained,
     /// The last report.
@@ -65,6 +64,9 @@ pub(super) struct Worker {
 const LANE_EVENTS: usize = 64;
 /// How long the end of a worker's output is waited for after its exit: a grandchild may hold it.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the end of all that a worker has left is waited for. The runtime needs a thread for it,
+/// and if the kernel gives none it panics, or keeps the work until there is one.
+const TREE_LIMIT: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// Makes the lane, starts the process and begins the handshake.
@@ -107,7 +109,8 @@ impl Worker {
         let group = child.group();
         let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
         let usage = usage::watch(&enclosure, group.pid(), arena);
-        tokio::spawn(tasks.see_out(child, reporter.clone()));
+        let after = (Arc::clone(&enclosure), Arc::clone(kit.spawner.family()));
+        tokio::spawn(report_exit(tasks.see_out(child), reporter.clone(), after));
         let greeting = (spec.handshake_timeout, launch::confinement(spec, &enclosure));
         let (of_hand, to_greet) = (reporter.clone(), Arc::clone(&lane));
         let handshake = tokio::spawn(shake_hands(id.clone(), to_greet, greeting, of_hand));
@@ -212,7 +215,7 @@ async fn shake_hands(
     let session = Session::open(id, lane.socket(), lane.objects(), greeting).await;
     let report = match session {
         Ok(session) => Report::Attached(session),
-        Err(error) => Report::NoHandshake(chain(&error)),
+        Err(error) => Report::NoHandshake(error),
     };
     let _gone = reporter.send(report).await;
 }
@@ -229,9 +232,11 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Waits for the exit, then for what the worker had still said, then reports.
-    async fn see_out(mut self, mut child: Child, reporter: mpsc::Sender<Report>) {
+    /// Waits for the exit, then for what the worker had still said.
+    async fn see_out(mut self, mut child: Child) -> ExitReport {
         let exit = child.wait().await;
+        // Whoever comes now goes to the next worker, and counts as seen by none.
+        self.lane.retire();
         let evidence = self.end_tree().await;
         // Both ends by themselves when the worker's ends of socket and pipe are closed.
         let _late = timeout(LAST_WORDS, &mut self.listen).await;
@@ -245,21 +250,46 @@ impl Tasks {
             Exit::Code(_) => self.tail.lines().pop().unwrap_or_default(),
             Exit::Signal(_) | Exit::Unknown => String::new(),
         };
-        // The driver waits for this report before it lets go of the worker.
-        let _gone = reporter.send(Report::Exited(ExitReport { class, detail })).await;
-        // Nobody waits for it: the next generation has names of its own.
-        self.enclosure.dissolve().await;
+        ExitReport { class, detail }
     }
 
-    /// Ends what the worker has started and left, and says what the kernel knows of its end.
+    /// Ends what the worker has started and left, and says what the kernel knows of its end; nothing,
+    /// if the machine has no thread to spare for so long.
     async fn end_tree(&self) -> Evidence {
-        let evidence = self.enclosure.examine().await;
-        match self.enclosure.report().tree_kill {
-            TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
-            TreeKill::ProcessGroup => self.family.end_strays().await,
-        }
-        evidence
+        let ending = end_tree(Arc::clone(&self.enclosure), Arc::clone(&self.family));
+        // It goes on by itself if it is late.
+        let ended = timeout(TREE_LIMIT, tokio::spawn(ending)).await;
+        ended.ok().and_then(Result::ok).unwrap_or(Evidence { oom_kills: 0 })
     }
+}
+
+/// Reports that the worker is gone, whatever became of the task that saw it out: the driver waits for
+/// this before it lets go of the worker. A panic in there has dropped the child, which ends it.
+async fn report_exit(
+    see_out: impl Future<Output = ExitReport> + Send + 'static,
+    reporter: mpsc::Sender<Report>,
+    (enclosure, family): (Arc<Enclosure>, Arc<Family>),
+) {
+    let exit = tokio::spawn(see_out).await.unwrap_or_else(|error| ExitReport {
+        class: ExitClass::Unknown,
+        detail: format!("who waited for it has failed: {error}"),
+    });
+    let _gone = reporter.send(Report::Exited(exit)).await;
+    // Nobody waits for it: the next generation has names of its own.
+    enclosure.dissolve().await;
+    let _unfinished = family.end_strays().await;
+}
+
+async fn end_tree(enclosure: Arc<Enclosure>, family: Arc<Family>) -> Evidence {
+    let evidence = enclosure.examine().await;
+    match enclosure.report().tree_kill {
+        TreeKill::CgroupKill | TreeKill::CgroupMembers => {}
+        TreeKill::ProcessGroup => {
+            // What is left of them is found at the next worker's end.
+            let _unfinished = family.end_strays().await;
+        }
+    }
+    evidence
 }
 
 /// The kernel's own count tells memory from other reasons for the same signal.
@@ -271,5 +301,34 @@ fn class(exit: Exit, evidence: Evidence) -> ExitClass {
         Exit::Code(code) => ExitClass::of_code(code),
         Exit::Signal(signal) => ExitClass::Signal(signal),
         Exit::Unknown => ExitClass::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Cgroup, Confinement as ConfinementLevel, HostLimits};
+    use crate::enclosure::Enclosures;
+
+    async fn enclosure(scratch: &std::path::Path) -> Arc<Enclosure> {
+        let enclosures = Enclosures::open(&Cgroup::Off, scratch).await.unwrap();
+        let instance = shared::id::InstanceId {
+            model: shared::id::ModelName::new("m").unwrap(),
+            version: shared::id::ModelVersion::new(1).unwrap(),
+            index: 0,
+        };
+        let id = WorkerId { instance, generation: Generation(1) };
+        enclosures.enclose(&id, &HostLimits::default(), ConfinementLevel::None).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_exit_is_reported_even_if_who_saw_it_panics() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (reporter, mut reports) = mpsc::channel(1);
+        let no_thread = async { panic!("OS can't spawn worker thread") };
+        let after = (enclosure(scratch.path()).await, Arc::default());
+        report_exit(no_thread, reporter, after).await;
+        let Some(Report::Exited(exit)) = reports.recv().await else { panic!("no report") };
+        assert_eq!(exit.class, ExitClass::Unknown);
     }
 }

@@ -2,14 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::WaitStatus;
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use shared::sync::{AtomicBool, Ordering};
 use shared::sys::pidfd;
+use shared::sys::process::End;
 use tokio::io::unix::AsyncFd;
 
 use super::readable::watch;
@@ -28,8 +27,16 @@ pub struct Child {
 #[derive(Clone, Debug)]
 pub struct Group {
     leader: Pid,
-    /// Its number may be another's from now on.
-    reaped: Arc<AtomicBool>,
+    /// Once it was reaped its number may be another's. Held while a signal is sent or it is reaped, so
+    /// that the one cannot come into the other.
+    reaped: Arc<Mutex<Reaped>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reaped {
+    #[default]
+    No,
+    Yes,
 }
 
 /// How a process ended.
@@ -46,7 +53,22 @@ impl Child {
     /// runtime only.
     pub(super) fn adopt(member: Member) -> io::Result<Self> {
         let leader = Pid::from_raw(member.pid());
-        let process = watch(pidfd::open_child(leader)?)?;
+        let process = match pidfd::open_child(leader).map_err(io::Error::from).and_then(watch) {
+            Ok(process) => process,
+            Err(error) => {
+                if error.raw_os_error() == Some(Errno::ECHILD as i32) {
+                    return Err(error);
+                }
+                // It is ours and not reaped, so that its number is its own.
+                let _gone = kill(leader, Signal::SIGKILL);
+                let reaper = std::thread::Builder::new().name("reaper".to_owned());
+                let _no_thread = reaper.spawn(move || {
+                    let _gone = shared::sys::process::reap(Some(leader));
+                    drop(member);
+                });
+                return Err(error);
+            }
+        };
         let group = Group { leader, reaped: Arc::default() };
         Ok(Self { process: Some((process, member)), group })
     }
@@ -71,9 +93,8 @@ impl Child {
                 Err(_) => break Err(Errno::EIO),
             }
         };
-        self.group.reaped.store(true, Ordering::Release);
         self.process = None;
-        status.map_or(Exit::Unknown, Exit::of)
+        status.map_or(Exit::Unknown, Exit::from)
     }
 }
 
@@ -88,7 +109,7 @@ impl Drop for Child {
             reap_killed(&process);
             drop(member);
         });
-        self.group.reaped.store(true, Ordering::Release);
+        *self.group.lock() = Reaped::Yes;
     }
 }
 
@@ -110,29 +131,33 @@ impl Group {
     /// Signals every process of the group, unless its leader was reaped. A group that has gone is
     /// no error.
     pub fn signal(&self, signal: Signal) {
-        if !self.reaped.load(Ordering::Acquire) {
+        if *self.lock() == Reaped::No {
             let _gone = killpg(self.leader, signal);
         }
     }
 }
 
 impl Group {
-    fn reap_after_kill(&self, leader: &OwnedFd) -> Result<Option<WaitStatus>, Errno> {
-        self.signal(Signal::SIGKILL);
-        pidfd::reap(leader)
+    fn reap_after_kill(&self, leader: &OwnedFd) -> Result<Option<End>, Errno> {
+        let mut reaped = self.lock();
+        let _gone = killpg(self.leader, Signal::SIGKILL);
+        let end = pidfd::reap(leader);
+        if !matches!(end, Ok(None)) {
+            *reaped = Reaped::Yes;
+        }
+        end
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reaped> {
+        self.reaped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Exit {
-    fn of(status: WaitStatus) -> Self {
-        match status {
-            WaitStatus::Exited(_, code) => Self::Code(code),
-            WaitStatus::Signaled(_, signal, _) => Self::Signal(signal as i32),
-            WaitStatus::Stopped(..)
-            | WaitStatus::PtraceEvent(..)
-            | WaitStatus::PtraceSyscall(_)
-            | WaitStatus::Continued(_)
-            | WaitStatus::StillAlive => Self::Unknown,
+impl From<End> for Exit {
+    fn from(end: End) -> Self {
+        match end {
+            End::Code(code) => Self::Code(code),
+            End::Signal(signal) => Self::Signal(signal),
         }
     }
 }

@@ -24,4 +24,4 @@ pub use command::{Start, WorkerCommand};
 pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};
 pub use spawner::{SpawnError, Spawner};
-pub use strays::Family;
+pub use strays::{Family, Swept};

@@ -52,8 +52,12 @@ pub enum Speaker {
     Zygote(String),
 }
 
-/// How long nothing is read after lines that were too many.
+/// How long nothing is read after a flood. The pipe fills meanwhile, and whoever writes too much waits.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Bytes that are read between two pauses, whatever is in them; more if the rate allows more lines.
+const BYTES_PER_PAUSE: usize = 64 << 10;
+const PAUSES_PER_SECOND: usize = 100;
+const CHUNK: usize = 16 << 10;
 
 /// Reads until every writer has closed its end.
 pub async fn forward(
@@ -63,39 +67,36 @@ pub async fn forward(
     tail: Tail,
 ) -> std::io::Result<()> {
     let mut pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?;
-    let mut splitter = Splitter::new(limits.line_bytes);
-    let mut rate = Rate::new(limits.lines_per_second, Instant::now());
-    let mut chunk = vec![0; 16 << 10];
+    let mut intake = Intake::new(limits, Instant::now());
+    let mut chunk = vec![0; CHUNK];
     loop {
         let read = pipe.read(&mut chunk).await?;
-        let lines = if read == 0 { splitter.rest() } else { splitter.push(&chunk[..read]) };
-        let mut flood = false;
-        for line in lines {
+        let heard = match read {
+            0 => intake.rest(Instant::now()),
+            _ => intake.hear(&chunk[..read], Instant::now()),
+        };
+        for Heard { line, admitted } in heard.lines {
             let (level, text) = Level::split(&line);
             tail.push(text.to_owned(), limits.tail_lines);
-            match rate.admit(Instant::now()) {
-                Admit::Yes { lost: 0 } => emit(&speaker, level, text),
-                Admit::Yes { lost } => {
-                    say_lost(&speaker, lost);
-                    emit(&speaker, level, text);
-                }
-                Admit::No => flood = true,
+            if let Admit::Yes { lost } = admitted {
+                say_lost(&speaker, lost);
+                emit(&speaker, level, text);
             }
         }
         if read == 0 {
-            if rate.lost > 0 {
-                say_lost(&speaker, rate.lost);
-            }
+            say_lost(&speaker, intake.rate.lost);
             return Ok(());
         }
-        if flood {
-            // The pipe fills meanwhile, and whoever writes too much waits.
+        if heard.pace == Pace::Slow {
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
 fn say_lost(speaker: &Speaker, lost: u64) {
+    if lost == 0 {
+        return;
+    }
     emit(speaker, Level::Warning, &format!("{lost} lines were too many"));
 }
 
@@ -145,6 +146,92 @@ impl Level {
     }
 }
 
+/// Bytes to lines that are passed on or only kept, and a pace; pure. What costs time costs it for
+/// lines that somebody will see: of those that are over the rate, most are only counted.
+#[derive(Debug)]
+struct Intake {
+    splitter: Splitter,
+    rate: Rate,
+    tail_lines: usize,
+    /// Bytes per pause.
+    budget: usize,
+    since: Instant,
+    spent: usize,
+}
+
+#[derive(Debug)]
+struct HeardLines {
+    lines: Vec<Heard>,
+    pace: Pace,
+}
+
+#[derive(Debug)]
+struct Heard {
+    line: String,
+    admitted: Admit,
+}
+
+/// Whether to go on reading at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Full,
+    Slow,
+}
+
+impl Intake {
+    fn new(limits: LogLimits, now: Instant) -> Self {
+        let lines = usize::try_from(limits.lines_per_second).unwrap_or(usize::MAX);
+        let allowed = lines.saturating_mul(limits.line_bytes) / PAUSES_PER_SECOND;
+        Self {
+            splitter: Splitter::new(limits.line_bytes),
+            rate: Rate::new(limits.lines_per_second, now),
+            tail_lines: limits.tail_lines,
+            budget: allowed.max(BYTES_PER_PAUSE),
+            since: now,
+            spent: 0,
+        }
+    }
+
+    fn hear(&mut self, mut bytes: &[u8], now: Instant) -> HeardLines {
+        let mut pace = self.pace(bytes.len(), now);
+        let (mut lines, mut flooded) = (Vec::new(), false);
+        while !bytes.is_empty() {
+            if !flooded && self.rate.is_empty(now) {
+                flooded = true;
+                // Only the last lines will be seen, in the tail.
+                let skipped = self.splitter.skip(&mut bytes, self.tail_lines);
+                self.rate.refuse(skipped);
+                if skipped > 0 {
+                    pace = Pace::Slow;
+                }
+            }
+            let Some(line) = self.splitter.next(&mut bytes) else { continue };
+            let admitted = self.rate.admit(now);
+            if matches!(admitted, Admit::No) {
+                pace = Pace::Slow;
+            }
+            lines.push(Heard { line, admitted });
+        }
+        HeardLines { lines, pace }
+    }
+
+    /// What is left at the end.
+    fn rest(&mut self, now: Instant) -> HeardLines {
+        let line = self.splitter.take();
+        let heard = line.map(|line| Heard { line, admitted: self.rate.admit(now) });
+        HeardLines { lines: heard.into_iter().collect(), pace: Pace::Full }
+    }
+
+    /// Bytes count whatever is in them: lines without an end, and ends without a line.
+    fn pace(&mut self, bytes: usize, now: Instant) -> Pace {
+        if now.saturating_duration_since(self.since) >= PAUSE {
+            (self.since, self.spent) = (now, 0);
+        }
+        self.spent = self.spent.saturating_add(bytes);
+        if self.spent < self.budget { Pace::Full } else { Pace::Slow }
+    }
+}
+
 /// Bytes to lines of valid, harmless text of bounded length; pure.
 #[derive(Debug)]
 struct Splitter {
@@ -158,25 +245,26 @@ impl Splitter {
         Self { line: Vec::new(), limit, cut: false }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
-        for piece in bytes.split_inclusive(|&b| b == b'\n') {
-            let (text, ended) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                Some(_) | None => (piece, false),
-            };
-            let room = self.limit.saturating_sub(self.line.len());
-            self.cut |= text.len() > room;
-            self.line.extend_from_slice(&text[..text.len().min(room)]);
-            if ended {
-                lines.extend(self.take());
-            }
-        }
-        lines
+    /// Takes bytes up to the end of a line. `None` if there is no end, or nothing before it.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<String> {
+        let end = bytes.iter().position(|&b| b == b'\n');
+        let text = &bytes[..end.unwrap_or(bytes.len())];
+        *bytes = end.map_or(&[][..], |end| &bytes[end + 1..]);
+        let room = self.limit.saturating_sub(self.line.len());
+        self.cut |= text.len() > room;
+        self.line.extend_from_slice(&text[..text.len().min(room)]);
+        end.and_then(|_| self.take())
     }
 
-    fn rest(&mut self) -> Vec<String> {
-        self.take().into_iter().collect()
+    /// Forgets all lines that end in `bytes` but the last `keep`; says how many.
+    fn skip(&mut self, bytes: &mut &[u8], keep: usize) -> u64 {
+        let mut ends = bytes.iter().enumerate().rev().filter(|&(_, &b)| b == b'\n');
+        let Some((last, _)) = ends.nth(keep) else { return 0 };
+        let (skipped, left) = bytes.split_at(last + 1);
+        *bytes = left;
+        self.line.clear();
+        self.cut = false;
+        skipped.iter().map(|&b| u64::from(b == b'\n')).sum()
     }
 
     /// The line so far, if there is one.
@@ -204,6 +292,7 @@ struct Rate {
     lost: u64,
 }
 
+#[derive(Debug)]
 enum Admit {
     /// `lost` lines were refused since the last one that was admitted.
     Yes {
@@ -218,13 +307,23 @@ impl Rate {
         Self { per_second, tokens: per_second, refilled: now, lost: 0 }
     }
 
-    fn admit(&mut self, now: Instant) -> Admit {
+    /// Whether no line would be admitted now.
+    fn is_empty(&mut self, now: Instant) -> bool {
         let passed: Duration = now.saturating_duration_since(self.refilled);
         self.refilled = now;
         let refilled = self.tokens + passed.as_secs_f64() * self.per_second;
         self.tokens = refilled.min(self.per_second);
-        if self.tokens < 1.0 {
-            self.lost += 1;
+        self.tokens < 1.0
+    }
+
+    /// Counts lines that nobody looked at.
+    fn refuse(&mut self, lines: u64) {
+        self.lost = self.lost.saturating_add(lines);
+    }
+
+    fn admit(&mut self, now: Instant) -> Admit {
+        if self.is_empty(now) {
+            self.refuse(1);
             return Admit::No;
         }
         self.tokens -= 1.0;
@@ -236,13 +335,61 @@ impl Rate {
 mod tests {
     use super::*;
 
+    const LIMITS: LogLimits = LogLimits { lines_per_second: 3, line_bytes: 64, tail_lines: 2 };
+
+    fn push(splitter: &mut Splitter, mut bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !bytes.is_empty() {
+            lines.extend(splitter.next(&mut bytes));
+        }
+        lines
+    }
+
     #[test]
     fn lines_are_whole_across_chunks_and_bounded() {
         let mut splitter = Splitter::new(8);
-        assert_eq!(splitter.push(b"<3>ab"), [""; 0]);
-        assert_eq!(splitter.push(b"c\n\nlonger than eight\nx"), ["<3>abc", "longer t [cut]"]);
-        assert_eq!(splitter.rest(), ["x"]);
-        assert_eq!(splitter.push(b"\x1b[31m\xff\n"), [" [31m\u{fffd}"]);
+        assert_eq!(push(&mut splitter, b"<3>ab"), [""; 0]);
+        let lines = push(&mut splitter, b"c\n\nlonger than eight\nx");
+        assert_eq!(lines, ["<3>abc", "longer t [cut]"]);
+        assert_eq!(splitter.take().as_deref(), Some("x"));
+        assert_eq!(push(&mut splitter, b"\x1b[31m\xff\n"), [" [31m\u{fffd}"]);
+    }
+
+    #[test]
+    fn a_flood_of_lines_is_counted_and_its_end_kept() {
+        let now = Instant::now();
+        let mut intake = Intake::new(LIMITS, now);
+        let flood: String = (0..1000).map(|i| format!("{i}\n")).collect();
+        let heard = intake.hear(flood.as_bytes(), now);
+        let lines: Vec<&str> = heard.lines.iter().map(|heard| heard.line.as_str()).collect();
+        assert_eq!(lines, ["0", "1", "2", "998", "999"]);
+        assert_eq!((heard.pace, intake.rate.lost), (Pace::Slow, 997));
+        // A line that had begun is one of those that are forgotten.
+        let _begun = intake.hear(b"begun", now);
+        let heard = intake.hear(b" and ended\na\nb\nc", now);
+        let lines: Vec<&str> = heard.lines.iter().map(|heard| heard.line.as_str()).collect();
+        assert_eq!((lines.as_slice(), intake.rate.lost), (&["a", "b"][..], 1000));
+        let rest = intake.rest(now);
+        assert_eq!(rest.lines.first().map(|heard| heard.line.as_str()), Some("c"));
+    }
+
+    #[test]
+    fn bytes_without_lines_are_a_flood_too() {
+        for byte in [b'x', b'\n'] {
+            let now = Instant::now();
+            let mut intake = Intake::new(LIMITS, now);
+            let chunk = [byte; CHUNK];
+            let paces: Vec<Pace> = (0..4).map(|_| intake.hear(&chunk, now).pace).collect();
+            assert_eq!(paces, [Pace::Full, Pace::Full, Pace::Full, Pace::Slow], "{byte}");
+            assert_eq!(intake.hear(&chunk, now + PAUSE).pace, Pace::Full, "{byte}");
+            assert!(intake.splitter.line.len() <= LIMITS.line_bytes);
+        }
+    }
+
+    #[test]
+    fn whoever_may_say_more_may_also_be_read_faster() {
+        let limits = LogLimits { lines_per_second: 100_000, line_bytes: 4096, tail_lines: 2 };
+        assert_eq!(Intake::new(limits, Instant::now()).budget, 4_096_000);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
+use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -26,6 +27,8 @@ pub enum HandshakeError {
     Thread(#[source] std::io::Error),
     #[error("the worker gave no sign of life within {0:?}")]
     TimedOut(Duration),
+    #[error("cannot take the worker's answer")]
+    Accept(#[source] IpcError),
     #[error("the worker's answer was cut short")]
     Attach,
     #[error("somebody else answered in the worker's place")]
@@ -65,7 +68,7 @@ impl Session {
         let attach = timeout(limit, answer).await.map_err(|_| HandshakeError::TimedOut(limit))?;
         // The server is gone by now, and so is its address; then this does nothing.
         drop(unblock);
-        let attach = attach.ok().and_then(Result::ok).ok_or(HandshakeError::Attach)?;
+        let attach = attach.map_err(|_| HandshakeError::Attach)?.map_err(HandshakeError::Accept)?;
         if attach.nonce != nonce {
             return Err(HandshakeError::Nonce);
         }

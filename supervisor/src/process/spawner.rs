@@ -41,6 +41,7 @@ impl Spawner {
             Start::Zygote => match self.zygotes.fork(command).await? {
                 Forked::Made(child) => return Ok(child),
                 Forked::Declined(command) => command,
+                Forked::Lost => return Err(SpawnError::Lost),
             },
         };
         let program = command.program();
@@ -71,6 +72,8 @@ pub enum SpawnError {
     Ended,
     #[error("the task of the zygote has ended")]
     Zygote,
+    #[error("the zygote failed while it made the process")]
+    Lost,
     #[error("cannot start {}", binary.display())]
     Start { binary: PathBuf, source: io::Error },
 }

@@ -2,6 +2,7 @@
 //!
 //! Where no control group can end a worker's whole tree, the supervisor asks the kernel to be the
 //! parent of all orphans below it. Then whatever is its child and was not started by it is a stray.
+//! So is, on any machine, a copy that a zygote has made and could not tell of any more.
 //!
 //! Invariant: a process that the supervisor has started is never taken for a stray. It is entered
 //! under the lock under which it is started, and a sweep decides under the same lock.
@@ -16,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The children that the supervisor has started itself.
 #[derive(Debug, Default)]
@@ -65,9 +66,21 @@ impl Member {
     }
 }
 
+/// Whether a sweep came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Swept {
+    /// There was no stray any more.
+    Clean,
+    /// There was one to the last, or somebody was expected all the time.
+    Unfinished,
+}
+
 /// Sweeps for the orphans of one worker: each that is ended may leave orphans of its own.
 const SWEEPS: u32 = 50;
 const WAIT: Duration = Duration::from_millis(10);
+/// For all of that: longer than a zygote may take over a copy.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Children that nobody here has started; pure.
 #[must_use]
@@ -101,26 +114,28 @@ impl Family {
     }
 
     /// Ends and reaps strays until there are none, at most for a moment.
-    pub async fn end_strays(self: &Arc<Self>) {
-        for _ in 0..SWEEPS {
+    pub async fn end_strays(self: &Arc<Self>) -> Swept {
+        let mut sweeps = 0;
+        let until = Instant::now() + PATIENCE;
+        while sweeps < SWEEPS && Instant::now() < until {
             let family = Arc::clone(self);
-            let found = spawn_blocking(move || family.sweep()).await;
-            if !matches!(found, Ok(1..)) {
-                return;
+            match spawn_blocking(move || family.sweep()).await {
+                Ok(Found::Some) => sweeps += 1,
+                Ok(Found::NotNow) => {}
+                Ok(Found::Nothing) | Err(_) => return Swept::Clean,
             }
             sleep(WAIT).await;
         }
+        Swept::Unfinished
     }
 
-    /// Says how many there were.
-    fn sweep(&self) -> usize {
+    fn sweep(&self) -> Found {
         // Looking through all processes takes a while, in which nobody has to wait. One that was just
         // being started is known when the lock is ours.
         let suspects = children();
         let members = self.lock();
         if members.expected > 0 {
-            // Not now: one of them may be it.
-            return 1;
+            return Found::NotNow;
         }
         let known: BTreeSet<i32> = members.known.keys().copied().collect();
         let mut found = strays(&suspects, &known);
@@ -131,12 +146,21 @@ impl Family {
             // It may take a moment to end; the next sweep sees it again.
             let _later = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
-        found.len()
+        if found.is_empty() { Found::Nothing } else { Found::Some }
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Some,
+    /// A child is just being made by somebody else, and may be any of them.
+    NotNow,
 }
 
 impl Members {

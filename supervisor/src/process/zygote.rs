@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 use proto::codec;
 use proto::zygote::{ForkRequest, ZygoteFact};
@@ -32,10 +33,12 @@ use super::command::{WorkerCommand, zygote};
 use super::output::{self, LogLimits, Speaker, Tail};
 use super::readable::watch;
 use super::spawner::{Programs, SpawnError};
-use super::strays::Expected;
+use super::strays::{Expected, Family};
 
 /// How long a framework may take to load.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a worker waits for a framework that is being loaded: about as long as loading it beside.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one copy may take.
 const FORK_LIMIT: Duration = Duration::from_secs(5);
 /// The first pause before another start, doubled each time up to the second.
@@ -79,6 +82,8 @@ struct Job {
 #[derive(Debug)]
 pub(super) enum Forked {
     Made(Child),
+    /// The zygote failed over it; with new sockets it can be tried again.
+    Lost,
     /// There is no copy to be had; the worker can be started in another way.
     Declined(WorkerCommand),
 }
@@ -91,6 +96,10 @@ enum ZygoteError {
     Start(#[from] SpawnError),
     #[error("it was not ready within {START_LIMIT:?}")]
     Late,
+    #[error("it does not take requests: {0}")]
+    Unsent(#[source] Errno),
+    #[error("its copy {0} cannot be taken over: {1}")]
+    Copy(Pid, #[source] io::Error),
     #[error("it did not answer within {FORK_LIMIT:?}")]
     Silent,
     #[error("its socket failed: {0}")]
@@ -111,10 +120,12 @@ impl Zygotes {
     /// A copy of the zygote of the command's binary, if there is one.
     pub(super) async fn fork(&self, command: WorkerCommand) -> Result<Forked, SpawnError> {
         let mut zygote = self.of(&command.binary);
-        let started = zygote.state.wait_for(|state| *state != State::Starting).await;
-        match started.map(|state| *state) {
-            Ok(State::Ready) => {}
-            Ok(State::Starting | State::Down) | Err(_) => return Ok(Forked::Declined(command)),
+        let started = zygote.state.wait_for(|state| *state != State::Starting);
+        match timeout(PATIENCE, started).await.map(|started| started.map(|state| *state)) {
+            Ok(Ok(State::Ready)) => {}
+            Ok(Ok(State::Starting | State::Down) | Err(_)) | Err(_) => {
+                return Ok(Forked::Declined(command));
+            }
         }
         let (answer, made) = oneshot::channel();
         if let Err(unsent) = zygote.jobs.try_send(Job { command, answer }) {
@@ -227,19 +238,26 @@ impl Keeper {
             };
             let expected = self.programs.family().expect();
             let forked = timeout(FORK_LIMIT, running.fork(&job.command, expected)).await;
-            let (answer, broken) = match forked.unwrap_or(Err(ZygoteError::Silent)) {
-                Ok(Ok(child)) => (Forked::Made(child), None),
+            let answer = match forked.unwrap_or(Err(ZygoteError::Silent)) {
+                Ok(Ok(child)) => Forked::Made(child),
                 Ok(Err(refused)) => {
                     warn!(binary = %self.name(), refused, "no copy of the zygote");
-                    (Forked::Declined(job.command), None)
+                    Forked::Declined(job.command)
                 }
-                Err(broken) => (Forked::Declined(job.command), Some(broken)),
+                Err(broken) => {
+                    bury(running, self.programs.family()).await;
+                    // There may be a copy that has the command's socket: then nobody else gets it.
+                    let answer = if matches!(broken, ZygoteError::Unsent(_)) {
+                        Forked::Declined(job.command)
+                    } else {
+                        Forked::Lost
+                    };
+                    let _nobody = job.answer.send(answer);
+                    return Some(broken);
+                }
             };
             // If nobody waits any more, dropping the child kills it.
             let _nobody = job.answer.send(answer);
-            if broken.is_some() {
-                return broken;
-            }
         }
     }
 
@@ -261,6 +279,17 @@ impl Keeper {
     }
 }
 
+/// Ends a zygote for good, and the copy that it may have made and not told of: that is a child of this
+/// process for which nobody waits.
+async fn bury(mut running: Running, family: &Arc<Family>) {
+    running.child.group().signal(Signal::SIGKILL);
+    if timeout(FORK_LIMIT, running.child.wait()).await.is_err() {
+        warn!("a zygote that was killed does not end");
+    }
+    let family = Arc::clone(family);
+    tokio::spawn(async move { family.end_strays().await });
+}
+
 impl Running {
     /// One copy, or the zygote's own reason why there is none.
     async fn fork(
@@ -278,22 +307,23 @@ impl Running {
             .into_iter()
             .chain(command.groups.iter().map(|(_, group)| group.as_fd()))
             .collect();
-        socket::send(self.socket.as_fd(), &packet, &fds, Wait::Never)?;
+        let sent = socket::send(self.socket.as_fd(), &packet, &fds, Wait::Never);
+        sent.map_err(ZygoteError::Unsent)?;
         match receive(&self.socket, &mut self.inbox).await? {
-            ZygoteFact::Forked { pid } => Ok(adopt(Pid::from_raw(pid), expected)),
+            ZygoteFact::Forked { pid } => adopt(Pid::from_raw(pid), expected).map(Ok),
             ZygoteFact::Failed { message } => Ok(Err(message)),
             ZygoteFact::Ready => Err(ZygoteError::Nonsense),
         }
     }
 }
 
-fn adopt(pid: Pid, expected: Expected) -> Result<Child, String> {
+fn adopt(pid: Pid, expected: Expected) -> Result<Child, ZygoteError> {
     let child = Child::adopt(expected.arrived(pid.as_raw()));
-    let child = child.map_err(|error| format!("process {pid}: {error}"))?;
+    let child = child.map_err(|error| ZygoteError::Copy(pid, error))?;
     // It does the same; whoever is first, nothing is signalled before.
     match setpgid(pid, pid) {
         Ok(()) | Err(Errno::EACCES | Errno::ESRCH) => Ok(child),
-        Err(error) => Err(format!("process {pid}: no group of its own: {error}")),
+        Err(error) => Err(ZygoteError::Copy(pid, error.into())),
     }
 }
 

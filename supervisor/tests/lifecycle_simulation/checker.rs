@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::clock::MonotonicNanos;
 use shared::id::Generation;
-use supervisor::lifecycle::{Effect, State, StopCause, Ticket};
+use supervisor::lifecycle::{Effect, Event, Retry, State, StopCause, Ticket};
 
 use crate::subject::{MAX_RESTARTS, WINDOW};
 
@@ -27,6 +27,8 @@ pub(crate) struct Checker {
     failed: BTreeSet<Generation>,
     exits_seen: BTreeSet<Generation>,
     restarts: Vec<MonotonicNanos>,
+    /// Whether it has been up, or was told to come back, and nobody has asked it to go since.
+    coming_back: bool,
 }
 
 impl Checker {
@@ -36,6 +38,17 @@ impl Checker {
 
     pub(crate) fn exit_seen(&mut self, generation: Generation) {
         self.exits_seen.insert(generation);
+    }
+
+    /// What was asked of the machine, before it hears it.
+    pub(crate) fn told(&mut self, event: &Event) {
+        if matches!(event, Event::Unwanted | Event::ServerEnds | Event::StopNow) {
+            self.coming_back = false;
+        }
+    }
+
+    pub(crate) fn expects_a_worker(&self) -> bool {
+        self.coming_back
     }
 
     pub(crate) fn has_open(&self, generation: Generation) -> bool {
@@ -59,7 +72,14 @@ impl Checker {
     }
 
     /// What must hold between any two events.
-    pub(crate) fn standing(&self, state: &State) -> Checked {
+    pub(crate) fn standing(&mut self, state: &State) -> Checked {
+        self.coming_back |= matches!(
+            state,
+            State::Ready { .. } | State::Backoff { retry: Retry::Paid, .. } | State::Quarantined(_)
+        );
+        ensure(!self.coming_back || !matches!(state, State::Unloaded(_)), || {
+            format!("property 8: nobody asked it to go, and it is {state:?}")
+        })?;
         let ready = match state {
             State::Ready { worker, .. } => Some(worker.generation),
             State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => None,

@@ -1,4 +1,4 @@
-//! Drives the lifecycle machine through a made-up world, thousands of times, and checks the seven
+//! Drives the lifecycle machine through a made-up world, thousands of times, and checks the eight
 //! properties of its contract after every step:
 //!
 //! 1. A route is published only in Ready, and withdrawn before any signal is sent.
@@ -10,6 +10,8 @@
 //! 6. Requests to stop are idempotent in every state.
 //! 7. A worker that nobody uses is ended with nothing in flight, and no request waits for ever for a
 //!    model that rests.
+//! 8. A model that was up, or is held back, is unloaded only if somebody asks for that; never because
+//!    memory was denied when it was to come back.
 //!
 //! A seed that fails is named in the panic; `BULKHEAD_SIM_SEED=N` replays that one, and
 //! `BULKHEAD_SIM_SEEDS=N` sets how many are tried. Each property is also shown to have teeth: a
@@ -40,7 +42,7 @@ fn number_from(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn seven_properties_hold_for_every_seed() {
+fn eight_properties_hold_for_every_seed() {
     let seeds = match number_from("BULKHEAD_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number_from("BULKHEAD_SIM_SEEDS").unwrap_or(SEEDS),
@@ -121,6 +123,11 @@ fn a_kill_that_is_tried_once_is_caught() {
 #[test]
 fn demand_that_is_not_heard_is_caught() {
     is_caught(Mutation::DeafToDemand, "property 7");
+}
+
+#[test]
+fn a_model_that_is_given_up_when_memory_is_denied_is_caught() {
+    is_caught(Mutation::GiveUpWhenDenied, "property 8");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(crate) enum Mutation {
     SignalAgain,
     /// A request that waits is not heard of.
     DeafToDemand,
+    /// A model that is denied memory is given up.
+    GiveUpWhenDenied,
     /// A worker is called idle while it has requests.
     RestWhileBusy,
 }
@@ -65,17 +67,21 @@ impl Subject {
 
     pub(crate) fn on(&mut self, event: Event, now: MonotonicNanos) -> Effects {
         let event = self.tamper_with_event(event);
+        let denied = matches!(event, Event::Denied { .. });
         let stop = matches!(event, Event::Unwanted | Event::ServerEnds | Event::StopNow);
         if self.mutation == Mutation::DeafToDemand && event == Event::Demand {
             return Effects::new();
         }
-        let effects = match self.machine.on(event, now) {
+        let mut effects = match self.machine.on(event, now) {
             Outcome::Accepted(effects) => effects,
             Outcome::Ignored(_) if self.mutation == Mutation::SignalAgain && stop => {
                 self.signal_again()
             }
             Outcome::Ignored(_) => Effects::new(),
         };
+        if self.mutation == Mutation::GiveUpWhenDenied && denied {
+            effects.extend(self.machine.on(Event::Unwanted, now).into_effects());
+        }
         self.tamper_with_effects(effects, now)
     }
 
@@ -119,7 +125,7 @@ impl Subject {
             }
             Mutation::None | Mutation::AcceptStale | Mutation::LargeBudget => {}
             Mutation::KillOnce | Mutation::SignalAgain => {}
-            Mutation::DeafToDemand | Mutation::RestWhileBusy => {}
+            Mutation::DeafToDemand | Mutation::GiveUpWhenDenied | Mutation::RestWhileBusy => {}
         }
         effects
     }

@@ -69,6 +69,7 @@ pub(crate) struct Tally {
     restarts: u64,
     quarantined: u64,
     denied: u64,
+    denied_again: u64,
     cancelled: u64,
     idle: u64,
     woken: u64,
@@ -90,7 +91,7 @@ impl Tally {
         self.clone().fields().into_iter().all(|count| *count > 50)
     }
 
-    fn fields(&mut self) -> [&mut u64; 15] {
+    fn fields(&mut self) -> [&mut u64; 16] {
         [
             &mut self.ready,
             &mut self.failed_requests,
@@ -99,6 +100,7 @@ impl Tally {
             &mut self.restarts,
             &mut self.quarantined,
             &mut self.denied,
+            &mut self.denied_again,
             &mut self.cancelled,
             &mut self.idle,
             &mut self.woken,
@@ -296,6 +298,7 @@ impl World {
     fn deliver(&mut self, event: Event) -> Checked {
         let stale = self.is_stale(&event);
         let before = self.subject.state().clone();
+        self.checker.told(&event);
         if let Event::Exited { generation, .. } = event {
             self.checker.exit_seen(generation);
             self.exits_delivered = self.exits_delivered.max(generation);
@@ -375,6 +378,7 @@ impl World {
         self.asked = Some(ticket);
         let answer = if self.goes_wrong(8) {
             self.tally.denied += 1;
+            self.tally.denied_again += u64::from(self.checker.expects_a_worker());
             Event::Denied { ticket, reason: "full".to_owned() }
         } else {
             self.checker.granted(ticket);
@@ -400,7 +404,8 @@ impl World {
         };
         match fate {
             0..13 => self.plan(5000, Coming::Deliver(Event::Loaded { generation })),
-            13..15 => self.plan(5000, failed(LoadFault::Transient)),
+            13 => self.plan(5000, failed(LoadFault::Transient)),
+            14 => self.plan(5000, failed(LoadFault::Starved)),
             15 => self.plan(5000, failed(LoadFault::Permanent)),
             16..19 => self.plan(5000, Coming::Death(generation, ExitClass::Signal(11))),
             // It hangs.

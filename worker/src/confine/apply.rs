@@ -12,8 +12,15 @@ use super::{capabilities, landlock, limits, seccomp};
 /// libraries need, and write to the scratch folder alone.
 pub fn apply(confinement: &Confinement, spec: &LoadSpec, separated: Separated) -> Vec<Measure> {
     let mut report = Report(Vec::new());
+    // Not before: the kernel lets nobody send descriptors while more of the same user's are on their
+    // way than its limit is, and a handshake has some to send.
     match confinement.level {
-        Level::None => return report.0,
+        Level::None => {
+            if let missing @ Taken::Missing(_) = limits::descriptors(confinement) {
+                report.add("descriptors", missing);
+            }
+            return report.0;
+        }
         Level::Standard => {}
         Level::Strict => report.0.extend(separated.measures()),
     }

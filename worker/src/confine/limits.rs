@@ -13,6 +13,17 @@ use proto::control::{Confinement, Device, Taken};
 const OOM_SCORE_ADJ: i32 = 500;
 const OOM_FILE: &str = "/proc/self/oom_score_adj";
 
+/// Descriptors alone, in a way that the model can undo.
+pub(super) fn descriptors(confinement: &Confinement) -> Taken {
+    let most = u64::from(confinement.max_descriptors);
+    let lowered = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, most.min(hard), hard));
+    match lowered {
+        Ok(()) => Taken::Holds(most.to_string()),
+        Err(error) => Taken::Missing(format!("setrlimit: {error}")),
+    }
+}
+
 /// Descriptors, locked memory, message queues, real-time priorities.
 pub(super) fn resources(confinement: &Confinement, device: Device) -> Taken {
     let descriptors = u64::from(confinement.max_descriptors);

@@ -57,7 +57,7 @@ pub fn separate(level: Level) -> Result<Separated, SeparateError> {
         Level::None | Level::Standard => return Ok(Separated::default()),
         Level::Strict => {}
     }
-    let entered = match enter() {
+    let entered = match tried().and_then(|()| enter()) {
         Ok(entered) => entered,
         Err(why) => {
             return Ok(Separated { measures: vec![measure("namespaces", Taken::Missing(why))] });
@@ -89,6 +89,20 @@ pub fn separate(level: Level) -> Result<Separated, SeparateError> {
 
 fn measure(name: &str, outcome: Taken) -> Measure {
     Measure { name: name.into(), outcome }
+}
+
+/// Whether [`enter`] would work to its end: a process that is halfway inside can neither go on nor
+/// back. Some systems let every user make namespaces and nobody map a user into them.
+fn tried() -> Result<(), String> {
+    let child = process::fork().map_err(|error| format!("cannot try them: {error}"))?;
+    match child {
+        Forked::Child => process::exit_now(i32::from(enter().is_err())),
+        Forked::Parent(child) => match process::reap(Some(child)) {
+            Ok((_, End::Code(0))) => Ok(()),
+            Ok(_) => Err("the kernel refuses them to this user, in part or as a whole".into()),
+            Err(error) => Err(format!("cannot try them: {error}")),
+        },
+    }
 }
 
 /// All namespaces, or those that root can enter where there are none of users; says which.

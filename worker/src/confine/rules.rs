@@ -27,6 +27,8 @@ pub enum Calls {
     Equal(u8, u32),
     /// Where it is any other value.
     Other(u8, u32),
+    /// Where it is none of these values.
+    NoneOf(u8, &'static [u32]),
     /// Where its bits under the mask have this value.
     Bits(u8, u32, u32),
     /// Where it names a process other than this one.
@@ -85,17 +87,28 @@ const PR_SET_PDEATHSIG: u32 = 1;
 const F_SETOWN: u32 = 8;
 const F_SETSIG: u32 = 10;
 const F_SETOWN_EX: u32 = 15;
+const F_SETLEASE: u32 = 1024;
+const F_NOTIFY: u32 = 1026;
 const FIOSETOWN: u32 = 0x8901;
 const SIOCSPGRP: u32 = 0x8902;
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 const PRIO_PROCESS: u32 = 0;
+const IOPRIO_WHO_PROCESS: u32 = 1;
+const MAP_HUGETLB: u32 = 0x4_0000;
+const MFD_HUGETLB: u32 = 4;
+/// `TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO`, `FIONCLEX`, `FIOCLEX`.
+const HARMLESS_REQUESTS: &[u32] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
 const PERSONALITY_ASK: u32 = 0xffff_ffff;
 const MAP_SHARED_OR_ANONYMOUS: u32 = 0x21;
 /// `MFD_CLOEXEC | MFD_ALLOW_SEALING`, as `shared::sys::memfd` makes the objects of large outputs.
 const OWN_OBJECT: u32 = 3;
 
 const NETWORK: &str = "no network and no peer: everything that a worker talks to it was given";
+const IN_FLIGHT: &str = "descriptors on their way through sockets are counted for the whole user";
+const LEASE: &str = "whoever opens a file under a lease waits for its holder";
+const WATCHES: &str = "watches have one limit for the whole user, and see other models' folders";
+const HUGE: &str = "huge pages are the machine's, and no limit of a worker counts them";
 const SIGNAL: &str = "a signal must not reach another process";
 const GROUP: &str = "a worker stays in the group that its supervisor signals";
 const OTHERS: &str = "memory and descriptors of other processes";
@@ -112,9 +125,10 @@ const MEMORY: &str = "memory that the limit on private memory does not count";
 /// In no particular order; a system call may be in several.
 pub const RULES: &[Rule] = &[
     // Network and sockets.
-    always(calls![SYS_socket SYS_socketpair], Calls::Other(0, AF_UNIX), NETWORK),
+    always(calls![SYS_socket], Calls::Other(0, AF_UNIX), NETWORK),
+    always(calls![SYS_socketpair], Calls::All, IN_FLIGHT),
     always(
-        calls![SYS_socket SYS_socketpair],
+        calls![SYS_socket],
         Calls::Bits(1, SOCK_TYPE, SOCK_DGRAM),
         "a datagram can be sent to any name without a connection",
     ),
@@ -137,6 +151,8 @@ pub const RULES: &[Rule] = &[
     always(calls![SYS_fcntl], Calls::Equal(1, F_SETOWN), SIGNAL),
     always(calls![SYS_fcntl], Calls::Equal(1, F_SETOWN_EX), SIGNAL),
     always(calls![SYS_fcntl], Calls::Equal(1, F_SETSIG), SIGNAL),
+    always(calls![SYS_fcntl], Calls::Equal(1, F_SETLEASE), LEASE),
+    always(calls![SYS_fcntl], Calls::Equal(1, F_NOTIFY), WATCHES),
     always(calls![SYS_ioctl], Calls::Equal(1, FIOSETOWN), SIGNAL),
     always(calls![SYS_ioctl], Calls::Equal(1, SIOCSPGRP), SIGNAL),
     always(
@@ -174,6 +190,7 @@ pub const RULES: &[Rule] = &[
         SCHEDULING,
     ),
     always(calls![SYS_setpriority], Calls::Other(0, PRIO_PROCESS), SCHEDULING),
+    always(calls![SYS_ioprio_set], Calls::Other(0, IOPRIO_WHO_PROCESS), SCHEDULING),
     always(calls![SYS_setpriority SYS_ioprio_set], Calls::OtherProcessThanSelf(1), SCHEDULING),
     // New processes and programs.
     always(calls![SYS_clone], Calls::Bits(0, CLONE_THREAD, 0), PROCESS),
@@ -217,7 +234,8 @@ pub const RULES: &[Rule] = &[
     // Objects with names.
     always(
         calls![SYS_shmget SYS_shmat SYS_shmctl SYS_shmdt SYS_semget SYS_semop SYS_semtimedop
-               SYS_semctl SYS_msgget SYS_msgsnd SYS_msgrcv SYS_msgctl SYS_mq_open SYS_mq_unlink],
+               SYS_semctl SYS_msgget SYS_msgsnd SYS_msgrcv SYS_msgctl SYS_mq_open SYS_mq_unlink SYS_mq_timedsend
+               SYS_mq_timedreceive SYS_mq_notify SYS_mq_getsetattr],
         Calls::All,
         SHARED,
     ),
@@ -229,17 +247,32 @@ pub const RULES: &[Rule] = &[
                SYS_swapon SYS_swapoff SYS_sethostname SYS_setdomainname SYS_settimeofday
                SYS_clock_settime SYS_adjtimex SYS_clock_adjtime SYS_acct SYS_syslog SYS_quotactl
                SYS_quotactl_fd SYS_nfsservctl SYS__sysctl SYS_iopl SYS_ioperm SYS_vhangup
-               SYS_uselib SYS_ustat SYS_sysfs SYS_lookup_dcookie],
+               SYS_uselib SYS_ustat SYS_sysfs SYS_lookup_dcookie SYS_sync SYS_syncfs],
         Calls::All,
         KERNEL,
     ),
     always(
         calls![SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_io_uring_setup SYS_io_uring_enter
                SYS_io_uring_register SYS_seccomp SYS_modify_ldt SYS_fanotify_init
-               SYS_fanotify_mark SYS_vmsplice],
+               SYS_fanotify_mark SYS_vmsplice SYS_splice SYS_tee],
         Calls::All,
         SURFACE,
     ),
+    always(
+        calls![SYS_io_setup SYS_io_submit SYS_io_cancel SYS_io_destroy SYS_io_getevents],
+        Calls::All,
+        "requests of this kind have one limit for the whole machine",
+    ),
+    always(calls![SYS_inotify_init SYS_inotify_init1 SYS_inotify_add_watch], Calls::All, WATCHES),
+    always(calls![SYS_mmap], Calls::Bits(3, MAP_HUGETLB, MAP_HUGETLB), HUGE),
+    always(calls![SYS_memfd_create], Calls::Bits(1, MFD_HUGETLB, MFD_HUGETLB), HUGE),
+    Rule {
+        syscalls: calls![SYS_ioctl],
+        when: When::WithoutGpu,
+        calls: Calls::NoneOf(1, HARMLESS_REQUESTS),
+        refusal: Refusal::NotPermitted,
+        reason: "requests to file systems and devices ask for other rights than opening does",
+    },
     // Memory that RLIMIT_DATA does not count.
     Rule {
         syscalls: calls![SYS_mmap],

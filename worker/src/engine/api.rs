@@ -86,6 +86,14 @@ pub trait Mischief {
     fn flood_bell(&mut self, bells: u64);
     /// Sends a packet that is no fact.
     fn malformed_fact(&mut self);
+    /// Reports its confinement, as it has done already.
+    fn confined_again(&mut self);
+    /// Publishes the completion that it published last once more, then rings.
+    fn replay(&mut self);
+    /// Closes the control socket.
+    fn close_socket(&mut self);
+    /// Reads the control socket no more. Requests whose inputs come over it fail.
+    fn stop_reading(&mut self);
 }
 
 /// The writable bytes of each planned output, in the order of the plan, each aligned to 64.

@@ -73,7 +73,7 @@ fn infer(
     memory: &[u8],
     engine: &mut dyn Engine,
     responses: &mut ResponseProducer,
-    control: &Control,
+    control: &mut Control,
 ) -> Result<Outcome, EngineError> {
     let inputs = views(taken, memory)?;
     let to = taken.request;
@@ -95,7 +95,7 @@ fn hand_up(
         let fact = Fact::LargeOutput { request: request.0 };
         match control.report(&fact, Some(object.fd())) {
             Ok(()) => answer.place = Place::Own(object.len()),
-            Err(error @ ControlError::Unread) => {
+            Err(error @ (ControlError::Unread | ControlError::Crowded)) => {
                 let error = EngineError::OutOfMemory(error.to_string());
                 return Ok(refuse(&error, slot, responses));
             }

@@ -1,5 +1,6 @@
 //! The outputs of one request: in its response slot if they fit, else in memory of their own.
 
+use proto::control::Fact;
 use shared::id::RequestId;
 use shared::memory::OwnObject;
 use shared::ring::layout::{Place, ResponseDescriptor, Status};
@@ -14,7 +15,7 @@ use crate::pump::place::{layout, split};
 #[derive(Debug)]
 pub(super) struct Reply<'a> {
     pub(super) responses: &'a mut ResponseProducer,
-    pub(super) control: &'a Control,
+    pub(super) control: &'a mut Control,
     pub(super) request: RequestId,
     pub(super) slot: u32,
     pub(super) wanted: u64,
@@ -32,7 +33,7 @@ pub(super) struct Outcome {
 impl<'a> Reply<'a> {
     pub(super) fn new(
         responses: &'a mut ResponseProducer,
-        control: &'a Control,
+        control: &'a mut Control,
         (request, slot, wanted): (RequestId, u32, u64),
     ) -> Self {
         Self { responses, control, request, slot, wanted, tensors: Vec::new(), own: None }
@@ -72,7 +73,8 @@ impl Mischief for Reply<'_> {
 
     fn forge(&mut self) {
         let forged = ResponseDescriptor {
-            request: RequestId(self.request.0.wrapping_add(1)),
+            // Far from those that this worker may have been given as well.
+            request: RequestId(!self.request.0),
             generation: self.responses.generation(),
             slot: (self.slot + 1) % self.responses.geometry().slots(),
             tensors: 0,
@@ -93,5 +95,22 @@ impl Mischief for Reply<'_> {
 
     fn malformed_fact(&mut self) {
         let _ignored = self.control.send_raw(&[0xff; 32]);
+    }
+
+    fn confined_again(&mut self) {
+        let _ignored = self.control.report(&Fact::Confined(Vec::new()), None);
+    }
+
+    fn replay(&mut self) {
+        self.responses.replay();
+        let _ignored = self.control.bell();
+    }
+
+    fn close_socket(&mut self) {
+        self.control.close();
+    }
+
+    fn stop_reading(&mut self) {
+        self.control.stop_reading();
     }
 }

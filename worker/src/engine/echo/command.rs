@@ -19,13 +19,26 @@
 //! flood-stderr N          so many lines
 //! flood-bell N            so many doorbells, needed or not
 //! malformed-fact          a packet that is no fact
+//! confined-again          a second report of its confinement
 //! forge                   a completion of a request that this worker was not given
+//! replay                  the completion before this one once more
 //! scribble                overwrite all that this process can write in the response object; hang
+//! close-socket            close the control socket; hang
+//! unread                  never read the control socket again, and answer all the same
+//! punch-hole WHICH        take pages out of the object of requests or responses; hang if that can be
+//! truncate WHICH          change the size of the object of requests or responses
+//! overwrite               write to the object of requests
+//! fork-bomb N             processes until one is refused, or N; they stay
+//! orphan                  a process that belongs to nobody, in a session of its own; it stays
+//! threads N               threads until one is refused, or N; they stay
+//! descriptors             open files until one is refused; they stay open
+//! variable NAME           NAME=VALUE of the environment, as a line on stdout
 //! probe WHAT ...          try something that a confined worker must not be able to do: see [`Probe`]
 //! ```
 
 use std::time::Duration;
 
+use crate::engine::echo::objects::{Damage, Object};
 use crate::engine::echo::probe::Probe;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +58,13 @@ pub enum Command {
     IgnoreTerm,
     FloodStderr(u64),
     Attack(Attack),
+    /// What it would do to the memory that it shares with the supervisor.
+    Damage(Damage),
+    ForkBomb(u32),
+    Orphan,
+    Threads(u32),
+    Descriptors,
+    Variable(String),
     Probe(Probe),
 }
 
@@ -53,8 +73,12 @@ pub enum Command {
 pub enum Attack {
     FloodBell(u64),
     MalformedFact,
+    ConfinedAgain,
     Forge,
+    Replay,
     Scribble,
+    CloseSocket,
+    Unread,
 }
 
 /// How a process ends itself.
@@ -107,15 +131,32 @@ impl Command {
             "flood-bell" => {
                 number("flood-bell", argument).map(|bells| Self::Attack(Attack::FloodBell(bells)))
             }
-            "malformed-fact" => {
-                bare("malformed-fact", argument, Self::Attack(Attack::MalformedFact))
-            }
-            "forge" => bare("forge", argument, Self::Attack(Attack::Forge)),
             "probe" => argued("probe", "something to try", argument, Probe::parse).map(Self::Probe),
-            "scribble" => bare("scribble", argument, Self::Attack(Attack::Scribble)),
-            unknown => Err(InvalidCommand::Unknown(unknown.into())),
+            "punch-hole" => object("punch-hole", argument).map(|o| Self::Damage(Damage::Hole(o))),
+            "truncate" => object("truncate", argument).map(|o| Self::Damage(Damage::Size(o))),
+            "overwrite" => bare("overwrite", argument, Self::Damage(Damage::Requests)),
+            "fork-bomb" => number("fork-bomb", argument).map(Self::ForkBomb),
+            "orphan" => bare("orphan", argument, Self::Orphan),
+            "threads" => number("threads", argument).map(Self::Threads),
+            "descriptors" => bare("descriptors", argument, Self::Descriptors),
+            "variable" => Ok(Self::Variable(argument.into())),
+            word => attack(word, argument),
         }
     }
+}
+
+fn attack(word: &str, argument: &str) -> Result<Command, InvalidCommand> {
+    let (command, attack) = match word {
+        "malformed-fact" => ("malformed-fact", Attack::MalformedFact),
+        "confined-again" => ("confined-again", Attack::ConfinedAgain),
+        "forge" => ("forge", Attack::Forge),
+        "replay" => ("replay", Attack::Replay),
+        "scribble" => ("scribble", Attack::Scribble),
+        "close-socket" => ("close-socket", Attack::CloseSocket),
+        "unread" => ("unread", Attack::Unread),
+        unknown => return Err(InvalidCommand::Unknown(unknown.into())),
+    };
+    bare(command, argument, Command::Attack(attack))
 }
 
 fn split_word(text: &str) -> (&str, &str) {
@@ -134,6 +175,14 @@ fn number<T: std::str::FromStr>(command: &'static str, text: &str) -> Result<T, 
 
 fn size(command: &'static str, text: &str) -> Result<usize, InvalidCommand> {
     argued(command, "a size such as 100MiB", text, bytes)
+}
+
+fn object(command: &'static str, text: &str) -> Result<Object, InvalidCommand> {
+    argued(command, "requests or responses", text, |text| match text {
+        "requests" => Some(Object::Requests),
+        "responses" => Some(Object::Responses),
+        _ => None,
+    })
 }
 
 fn argued<T>(
@@ -220,6 +269,7 @@ mod tests {
             ("stop", Command::Stop),
             ("allocate 100MiB", Command::Allocate(100 << 20)),
             ("leak 1GiB", Command::Leak(1 << 30)),
+            ("threads 9", Command::Threads(9)),
             ("grow 3", Command::Grow(3)),
             ("print a  b", Command::Print("a  b".into())),
             ("ignore-term", Command::IgnoreTerm),
@@ -228,6 +278,13 @@ mod tests {
             ("malformed-fact", Command::Attack(Attack::MalformedFact)),
             ("forge", Command::Attack(Attack::Forge)),
             ("scribble", Command::Attack(Attack::Scribble)),
+            ("replay", Command::Attack(Attack::Replay)),
+            ("unread", Command::Attack(Attack::Unread)),
+            ("punch-hole responses", Command::Damage(Damage::Hole(Object::Responses))),
+            ("truncate requests", Command::Damage(Damage::Size(Object::Requests))),
+            ("overwrite", Command::Damage(Damage::Requests)),
+            ("fork-bomb 9", Command::ForkBomb(9)),
+            ("variable TMPDIR", Command::Variable("TMPDIR".into())),
             ("probe read /a b", Command::Probe(Probe::Read("/a b".into()))),
             ("probe kill 7", Command::Probe(Probe::Kill(Pid::from_raw(7)))),
         ];
@@ -258,7 +315,7 @@ mod tests {
 
         #[test]
         fn any_argument_is_taken_or_refused(
-            word in "(delay|crash|hang|allocate|leak|grow|flood-bell|forge|probe|probe kill|probe tcp)", rest in ".{0,20}",
+            word in "(delay|crash|hang|allocate|leak|threads|grow|flood-bell|forge|truncate|fork-bomb|probe|probe kill|probe tcp)", rest in ".{0,20}",
         ) {
             let _command_or_error = Command::parse(format!("{word} {rest}").as_bytes());
         }

@@ -68,6 +68,11 @@ pub(super) fn print(text: &str) {
     let _ignored = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+pub(super) fn print_variable(name: &str) {
+    let value = std::env::var_os(name).unwrap_or_default();
+    print(&format!("{name}={}", value.display()));
+}
+
 pub(super) fn ignore_term() {
     // SAFETY: no handler function is installed, so that nothing can run in one.
     let _cannot_fail = unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) };

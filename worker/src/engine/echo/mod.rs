@@ -7,12 +7,16 @@
 //! - [`settings`]: `parameters` of `config.pbtxt`: faults of loading, and a delay.
 //! - [`command`]: the language of an optional BYTES input named `COMMAND`: faults of one request.
 //! - `fault`: carries them out.
+//! - [`objects`]: attacks on the memory that is shared with the supervisor.
+//! - `hoard`: processes, threads and descriptors without end.
 //! - [`probe`]: tries what a confinement must refuse.
 //! - `model`: the engine.
 
 pub mod command;
 mod fault;
+mod hoard;
 mod model;
+pub mod objects;
 pub mod probe;
 pub mod settings;
 

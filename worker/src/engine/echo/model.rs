@@ -6,6 +6,8 @@ use shared::tensor::{Shape, TensorSpec};
 
 use crate::engine::echo::command::{Attack, Command, Hang};
 use crate::engine::echo::fault;
+use crate::engine::echo::hoard::Hoard;
+use crate::engine::echo::objects::{Damage, Object};
 use crate::engine::echo::settings::Settings;
 use crate::engine::{
     Engine, EngineError, InputView, LoadError, Outputs, PlannedOutput, Request, Schema,
@@ -38,6 +40,7 @@ struct Echo {
     command: Option<u32>,
     /// What `allocate_mb` and `leak` hold.
     held: Vec<Vec<u8>>,
+    hoard: Hoard,
 }
 
 impl Echo {
@@ -61,7 +64,8 @@ impl Echo {
         }
         let command = commands.first().map(|&(_, index)| index);
         let sources = sources.iter().map(|&(_, index)| index).collect();
-        Ok(Self { settings, sources, command, held: vec![memory], schema })
+        let (held, hoard) = (vec![memory], Hoard::default());
+        Ok(Self { settings, sources, command, held, hoard, schema })
     }
 
     fn command(&self, request: &Request<'_>) -> Result<Command, EngineError> {
@@ -95,6 +99,12 @@ impl Echo {
             Command::IgnoreTerm => fault::ignore_term(),
             Command::FloodStderr(lines) => fault::flood_stderr(lines),
             Command::Attack(attack) => strike(attack, outputs),
+            Command::Damage(damage) => damage_objects(damage)?,
+            Command::ForkBomb(most) => self.hoard.processes(most).map_err(EngineError::Model)?,
+            Command::Orphan => self.hoard.orphan().map_err(EngineError::Model)?,
+            Command::Threads(most) => self.hoard.threads(most).map_err(EngineError::Model)?,
+            Command::Descriptors => self.hoard.descriptors().map_err(EngineError::Model)?,
+            Command::Variable(name) => fault::print_variable(&name),
             Command::Probe(probe) => probe.attempt().map_err(EngineError::Model)?,
         }
         Ok(1)
@@ -183,13 +193,30 @@ fn strike(attack: Attack, outputs: &mut dyn Outputs) {
     match attack {
         Attack::FloodBell(bells) => mischief.flood_bell(bells),
         Attack::MalformedFact => mischief.malformed_fact(),
+        Attack::ConfinedAgain => mischief.confined_again(),
         Attack::Forge => mischief.forge(),
+        Attack::Replay => mischief.replay(),
+        Attack::Unread => mischief.stop_reading(),
         Attack::Scribble => {
             mischief.scribble();
             // An honest completion would now repair the ring's head before it is looked at.
             fault::hang(Hang::Sleep);
         }
+        Attack::CloseSocket => {
+            mischief.close_socket();
+            // The pump of an honest worker ends when it finds that it cannot ring.
+            fault::hang(Hang::Sleep);
+        }
     }
+}
+
+fn damage_objects(damage: Damage) -> Result<(), EngineError> {
+    damage.attempt().map_err(EngineError::Model)?;
+    if damage == Damage::Hole(Object::Responses) {
+        // As after a scribble.
+        fault::hang(Hang::Sleep);
+    }
+    Ok(())
 }
 
 fn out_of_memory() -> EngineError {

@@ -1,0 +1,104 @@
+//! Processes, threads and descriptors without end: what a limit or a confinement must stop.
+
+use std::fs::File;
+use std::thread::Builder;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::{ForkResult, fork, setsid};
+
+/// More than any limit that a test sets; it only keeps a machine without limits usable.
+const MOST_DESCRIPTORS: usize = 100_000;
+/// After so many seconds a process that nobody has ended ends by itself, so that a test that fails
+/// leaves nothing on the machine for long.
+const LIFETIME: libc::c_uint = 120;
+/// Bytes; the threads do nothing.
+const STACK: usize = 64 << 10;
+
+/// What was taken and is not given back.
+#[derive(Debug, Default)]
+pub(super) struct Hoard {
+    files: Vec<File>,
+}
+
+impl Hoard {
+    /// Starts processes until one is refused, which is the error, or there are `most`.
+    pub(super) fn processes(&mut self, most: u32) -> Result<(), String> {
+        for count in 0..most {
+            start(Kin::Child).map_err(|error| refused(count, "processes", error))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a process in a session of its own that is nobody's child.
+    pub(super) fn orphan(&mut self) -> Result<(), String> {
+        start(Kin::Orphan).map_err(|error| error.to_string())
+    }
+
+    /// Starts threads until one is refused, which is the error, or there are `most`.
+    pub(super) fn threads(&mut self, most: u32) -> Result<(), String> {
+        for count in 0..most {
+            let thread = Builder::new().stack_size(STACK);
+            let idle = || loop {
+                std::thread::park();
+            };
+            thread.spawn(idle).map_err(|error| refused(count, "threads", error))?;
+        }
+        Ok(())
+    }
+
+    /// Opens files until one is refused, which is the error.
+    pub(super) fn descriptors(&mut self) -> Result<(), String> {
+        while self.files.len() < MOST_DESCRIPTORS {
+            let file = File::open("/dev/null");
+            let count = self.files.len();
+            self.files.push(file.map_err(|error| refused(count, "descriptors", error))?);
+        }
+        Ok(())
+    }
+}
+
+fn refused(count: impl std::fmt::Display, what: &str, error: impl std::fmt::Display) -> String {
+    format!("refused after {count} {what}: {error}")
+}
+
+/// How a process is related to this one.
+#[derive(Clone, Copy, Debug)]
+enum Kin {
+    Child,
+    Orphan,
+}
+
+/// Starts a process that does nothing until it is ended.
+fn start(kin: Kin) -> Result<(), Errno> {
+    // SAFETY: the child makes only system calls, which are safe after a fork, and never returns.
+    let forked = unsafe { fork() }?;
+    match (forked, kin) {
+        (ForkResult::Parent { .. }, Kin::Child) => Ok(()),
+        (ForkResult::Parent { child }, Kin::Orphan) => {
+            nix::sys::wait::waitpid(child, None).map(drop)
+        }
+        (ForkResult::Child, Kin::Child) => rest(),
+        (ForkResult::Child, Kin::Orphan) => leave(),
+    }
+}
+
+/// Of a child: starts another one in a session of its own and ends.
+fn leave() -> ! {
+    let _leads_none = setsid();
+    // SAFETY: as in `start`.
+    if let Ok(ForkResult::Child) = unsafe { fork() } {
+        rest();
+    }
+    // SAFETY: it has no preconditions and does not return.
+    unsafe { libc::_exit(0) }
+}
+
+fn rest() -> ! {
+    // SAFETY: it takes a number and touches no memory.
+    unsafe { libc::alarm(LIFETIME) };
+    loop {
+        // SAFETY: it has no preconditions.
+        unsafe { libc::pause() };
+    }
+}
