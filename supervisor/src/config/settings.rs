@@ -201,7 +201,7 @@ pub struct WorkerSettings {
     pub slot_size: SlotSize,
     /// Requests that may wait for a slot of this model; more are refused.
     pub queue: u32,
-    /// From the handshake to a model that is loaded and warm.
+    /// For a model to be loaded and warm; a start may take this and `handshake_timeout` together.
     pub load_timeout: Duration,
     /// From admission to reply.
     pub infer_timeout: Duration,

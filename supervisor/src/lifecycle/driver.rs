@@ -1,5 +1,6 @@
 //! The task that owns one instance: it waits for the next event, asks the machine, and carries out
-//! what the machine wants. It never waits inside an effect.
+//! what the machine wants. It waits inside one effect alone, the start of a process, which a zygote
+//! that starts or hangs can hold up for some seconds.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};

@@ -4,11 +4,11 @@
 //! ```text
 //! (none) ──first worker──► Starting ──ready──► Ready ──dead, or no answer──► Down
 //!                              │ not in time, or dead                         ▲ │ after a while
-//!                              └──────────────────────────────────────────────┘ └──► Starting
+//!                              └──────────────────────────────────────────────┘ └──► Ready
 //! ```
 //! A zygote is started when the first worker of its binary is. Workers wait for it then, because
-//! that is shorter than loading the framework beside it; while it is down they are started as
-//! programs. A copy is a child of this process, not of the zygote, and does not end with it.
+//! that is shorter than loading the framework beside it; while it is down, and while another
+//! one is being started in its place, they are started as programs. A copy is a child of this process, not of the zygote, and does not end with it.
 
 use std::collections::HashMap;
 use std::io;
