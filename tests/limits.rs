@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use tests::cgroups::{self, groups_of, leaves_of, setting};
 use tests::supervisor::Builder;
-use tests::{Echo, Infer, Supervisor, wait};
+use tests::{Echo, Infer, Supervisor, another_user_or_skip, wait};
 
 /// A user who owns nothing.
 const NOBODY: u32 = 65534;
@@ -44,14 +44,6 @@ fn is_held_by_groups(server: &Supervisor, what: &str, test: &str) -> bool {
         tests::skipped(test, &format!("no control groups for {what}: {limits}"));
     }
     held
-}
-
-fn is_root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        tests::skipped(test, "only root can become another user");
-    }
-    root
 }
 
 /// Everything that the server has made for workers.
@@ -274,8 +266,7 @@ fn the_next_start_sweeps_what_a_killed_server_left_and_no_more() {
 
 #[test]
 fn an_ordinary_user_has_less_and_is_told_so() {
-    let test = "an_ordinary_user_has_less_and_is_told_so";
-    if !is_root(test) {
+    if !another_user_or_skip("an_ordinary_user_has_less_and_is_told_so") {
         return;
     }
     let mut server = victim_and_neighbour()

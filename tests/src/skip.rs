@@ -14,18 +14,17 @@ pub fn folder_or_skip(variable: &str, test: &str) -> Option<PathBuf> {
     folder
 }
 
-/// Whether `test` may start a server as another user, and that user may execute it; if not, it says
-/// what is skipped.
+/// Whether `test` may start a server as another user, in a folder for temporary files that this user
+/// can reach; if not, it says what is skipped.
 pub fn another_user_or_skip(test: &str) -> bool {
     let reachable = |path: &Path| {
         path.ancestors().all(|folder| {
             std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
         })
     };
-    let program = binaries().join("bulkhead");
-    let why = match (nix::unistd::geteuid().is_root(), program.canonicalize()) {
+    let why = match (nix::unistd::geteuid().is_root(), std::env::temp_dir().canonicalize()) {
         (true, Ok(path)) if reachable(&path) => return true,
-        (true, _) => "the binaries are in a folder that is closed to others",
+        (true, _) => "the folder for temporary files is closed to others",
         (false, _) => "this user is not root and cannot become one",
     };
     skipped(test, &format!("as another user: {why}"));

@@ -21,6 +21,9 @@ use crate::models::{Echo, Repository};
 use crate::wait;
 use crate::workers::{WorkerProcess, descriptors, workers_of};
 
+/// What a server needs to serve models of `echo`.
+const PROGRAMS: [&str; 2] = ["bulkhead", "bulkhead-worker"];
+
 /// Where the binaries under test are: `BULKHEAD_BIN_DIR`, or where cargo put this test.
 pub fn binaries() -> PathBuf {
     let named = std::env::var_os("BULKHEAD_BIN_DIR").map(PathBuf::from);
@@ -29,7 +32,7 @@ pub fn binaries() -> PathBuf {
         // target/debug/deps/TEST
         test.ancestors().nth(2).map(PathBuf::from).unwrap_or_default()
     });
-    for program in ["bulkhead", "bulkhead-worker"] {
+    for program in PROGRAMS {
         assert!(
             folder.join(program).is_file(),
             "there is no {program} in {}: build it with `cargo build --bins`, or name its folder \
@@ -123,19 +126,24 @@ impl Builder {
         ];
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).expect("the folder is ours");
+        let programs = match user {
+            None => binaries(),
+            Some(user) => {
+                give_to(user, folder.path());
+                give_to(user, repository.path());
+                programs_for_others(folder.path())
+            }
+        };
         let mut command = match within.split_first() {
-            None => command(folder.path(), &["serve"]),
+            None => Command::new(programs.join("bulkhead")),
             Some((program, arguments)) => {
                 let mut command = Command::new(program);
-                command.args(arguments).arg(binaries().join("bulkhead")).arg("serve");
-                command.current_dir(folder.path());
+                command.args(arguments).arg(programs.join("bulkhead"));
                 command
             }
         };
-        command.env("TMPDIR", &temporary);
+        command.arg("serve").current_dir(folder.path()).env("TMPDIR", &temporary);
         if let Some(user) = user {
-            give_to(user, folder.path());
-            give_to(user, repository.path());
             command.uid(user).gid(user);
         }
         for setting in own.into_iter().chain(settings.into_iter().map(OsString::from)) {
@@ -156,6 +164,20 @@ impl Builder {
         supervisor.address = supervisor.wait_until_it_listens();
         supervisor
     }
+}
+
+/// The programs once more, below `folder`: a build is often in a home that is closed to others.
+fn programs_for_others(folder: &Path) -> PathBuf {
+    let programs = folder.join("bin");
+    fs::create_dir(&programs).expect("the folder is ours");
+    for program in PROGRAMS {
+        let (from, to) = (binaries().join(program), programs.join(program));
+        // A copy only where the two are on different filesystems: it takes its time.
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .expect("a program can be copied");
+    }
+    programs
 }
 
 /// Makes all below `folder` belong to a user.
