@@ -22,6 +22,7 @@ use crate::lane::Bells;
 use crate::lifecycle::archive::Archive;
 use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::{Accounts, Kit};
+use crate::process::turns::{self, Turns};
 use crate::process::{Family, Spawner};
 use crate::route::{Demand, Routes};
 use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
@@ -59,6 +60,8 @@ pub struct App {
 
 /// The runtime, whose threads look at the completions of all workers before they sleep.
 pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
+    // Threads of the runtime have it from this one. Where the kernel refuses, nothing changes.
+    let _refused = turns::take(Turns::Short);
     let bells = Arc::new(Bells::default());
     let (parking, unparking) = (Arc::clone(&bells), Arc::clone(&bells));
     let mut builder = Builder::new_multi_thread();

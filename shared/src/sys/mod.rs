@@ -5,4 +5,5 @@ pub mod futex;
 pub mod memfd;
 pub mod pidfd;
 pub mod process;
+pub mod slice;
 pub mod socket;

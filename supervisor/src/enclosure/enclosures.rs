@@ -51,6 +51,8 @@ struct Shared {
     groups: Vec<Group>,
     scratch: Claim,
     serial: AtomicU64,
+    /// The sum of all workers' `cpu_weight`.
+    weights: Mutex<u64>,
     /// Enclosures that are not dissolved.
     living: watch::Sender<usize>,
     /// Shortfalls that were told already.
@@ -62,6 +64,7 @@ struct Shared {
 pub struct Enclosure {
     name: String,
     leaves: Vec<Leaf>,
+    weight: u64,
     report: Arc<LimitsReport>,
     shared: Arc<Shared>,
 }
@@ -90,8 +93,8 @@ impl Enclosures {
         sweep_scratch(scratch);
         let scratch = Claim::make(scratch).map_err(failed)?;
         let (serial, living) = (AtomicU64::new(1), watch::Sender::new(0));
-        let told = Mutex::default();
-        Ok(Self(Arc::new(Shared { groups, scratch, serial, living, told })))
+        let (weights, told) = Default::default();
+        Ok(Self(Arc::new(Shared { groups, scratch, serial, weights, living, told })))
     }
 
     /// What ends the tree of a worker here.
@@ -177,7 +180,16 @@ impl Shared {
         let report = LimitsReport::new(held, limits, level);
         self.tell(&worker.instance.model, &report);
         self.living.send_modify(|living| *living += 1);
-        Ok(Enclosure { name, leaves, report: Arc::new(report), shared: self })
+        let weight = u64::from(limits.cpu_weight);
+        self.weigh(|weights| weights.saturating_add(weight));
+        Ok(Enclosure { name, leaves, weight, report: Arc::new(report), shared: self })
+    }
+
+    fn weigh(&self, change: impl FnOnce(u64) -> u64) {
+        // Held while it is written, so that the last value is what stays.
+        let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        *weights = change(*weights);
+        self.groups.iter().for_each(|group| group.weigh(*weights));
     }
 
     /// Removes what was made for a worker that does not start.
@@ -236,8 +248,10 @@ impl Enclosure {
             warn!(folder = %folder.display(), %error, "a control group is left");
         }
         let this = Arc::clone(&self);
-        let removed =
-            spawn_blocking(move || scratch::remove(this.shared.scratch.folder(), &this.name));
+        let removed = spawn_blocking(move || {
+            this.shared.weigh(|weights| weights.saturating_sub(this.weight));
+            scratch::remove(this.shared.scratch.folder(), &this.name)
+        });
         if let Ok(Err(error)) = removed.await {
             warn!(folder = self.name, %error, "a scratch folder is left");
         }

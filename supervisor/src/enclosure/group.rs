@@ -9,11 +9,12 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proto::zygote::Entrance;
+use tracing::debug;
 
 use super::claim::Claim;
 use super::hierarchy::{Controller, Controllers, Kind, Place, controllers};
 use super::report::TreeKill;
-use super::settings::{self, Need};
+use super::settings::{self, Need, Setting};
 use crate::config::HostLimits;
 
 /// Where the supervisor goes when its own group has to be empty.
@@ -98,6 +99,16 @@ impl Group {
             }
         }
         Ok(Leaf { folder, directory, kind: self.kind.clone(), controllers })
+    }
+
+    /// Gives the group the weight of all leaves in it, where it can have one.
+    pub(super) fn weigh(&self, weights: u64) {
+        if self.controllers.contains(&Controller::Cpu) {
+            let Setting { file, value, .. } = settings::together(&self.kind, weights);
+            if let Err(error) = write(&self.folder().join(file), &value) {
+                debug!(folder = %self.folder().display(), file, value, %error);
+            }
+        }
     }
 
     /// Ends what dead supervisors left in the leaves of their groups in `place`. Returns the groups

@@ -24,6 +24,10 @@ const PERIOD: u32 = 100_000;
 /// What the kernel takes at least.
 const LEAST_QUOTA: f64 = 1000.0;
 
+/// What the kernel takes at most.
+const MOST_WEIGHT: u64 = 10_000;
+const MOST_SHARES: u64 = 262_144;
+
 /// What to write, in this order, so that `controller` holds `limits`.
 pub(super) fn settings(kind: &Kind, controller: Controller, limits: &HostLimits) -> Vec<Setting> {
     match (kind, controller) {
@@ -45,8 +49,7 @@ pub(super) fn settings(kind: &Kind, controller: Controller, limits: &HostLimits)
             all
         }
         (Kind::V1(_), Controller::Cpu) => {
-            let shares = (u32::from(limits.cpu_weight) * 1024 / 100).max(2);
-            let mut all = vec![must("cpu.shares", shares)];
+            let mut all = vec![must("cpu.shares", shares(limits.cpu_weight.into()))];
             if let Some(cores) = limits.cpu {
                 let quota = format!("{:.0}", quota(cores));
                 all.extend([must("cpu.cfs_period_us", PERIOD), must("cpu.cfs_quota_us", quota)]);
@@ -57,6 +60,20 @@ pub(super) fn settings(kind: &Kind, controller: Controller, limits: &HostLimits)
             vec![must("pids.max", limits.max_processes)]
         }
     }
+}
+
+/// What gives the group around all leaves as much weight as they have together. Left as it was made,
+/// it would weigh as much as one process of others: then the more workers are busy, the longer each
+/// of them waits behind the server itself. `weights` is the sum, in the unit of `cpu_weight`.
+pub(super) fn together(kind: &Kind, weights: u64) -> Setting {
+    match kind {
+        Kind::V2 => may("cpu.weight", weights.clamp(1, MOST_WEIGHT)),
+        Kind::V1(_) => may("cpu.shares", shares(weights)),
+    }
+}
+
+fn shares(weight: u64) -> u64 {
+    (weight.saturating_mul(1024) / 100).clamp(2, MOST_SHARES)
 }
 
 /// The file that counts what the kernel has killed for memory, in a line `oom_kill N`.
@@ -140,6 +157,20 @@ mod tests {
         assert_eq!(written(&v1, Controller::Cpu, &none), ["cpu.shares=10"]);
         let least = HostLimits { cpu: Some(0.0), ..none };
         assert_eq!(written(&Kind::V2, Controller::Cpu, &least)[1], "cpu.max=1000 100000");
+    }
+
+    #[test]
+    fn all_leaves_together_weigh_what_each_of_them_does() {
+        let written = |kind, weights| {
+            let Setting { file, value, .. } = together(kind, weights);
+            format!("{file}={value}")
+        };
+        let v1 = Kind::V1(Controllers::new());
+        assert_eq!(written(&v1, 300), "cpu.shares=3072");
+        assert_eq!(written(&Kind::V2, 300), "cpu.weight=300");
+        assert_eq!([written(&v1, 0), written(&Kind::V2, 0)], ["cpu.shares=2", "cpu.weight=1"]);
+        let most = [written(&v1, u64::MAX), written(&Kind::V2, u64::MAX)];
+        assert_eq!(most, ["cpu.shares=262144", "cpu.weight=10000"]);
     }
 
     #[test]

@@ -372,7 +372,7 @@ impl Driver {
         events_log::ready(&self.spec.id, generation, &loaded);
         self.loaded = Some(Arc::new(loaded));
         if let Some(worker) = &mut self.worker {
-            worker.listens = true;
+            worker.has_loaded();
         }
         Event::Loaded { generation }
     }

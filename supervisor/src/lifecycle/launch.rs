@@ -13,6 +13,7 @@ use shared::text::chain;
 use super::instance::{InstanceSpec, Kit};
 use super::{ExitClass, ExitReport, LoadFault};
 use crate::enclosure::Enclosure;
+use crate::process::turns::Turns;
 use crate::process::{Child, HandshakeError, SpawnError, WorkerCommand};
 
 /// Makes the enclosure and starts the process in it, or moves it in before it is greeted.
@@ -38,7 +39,10 @@ pub(super) async fn start(
     };
     let started = match kit.spawner.spawn(command).await {
         Ok(child) => match enclosure.adopt(child.group().pid()).await {
-            Ok(()) => return Ok((child, enclosure)),
+            Ok(()) => {
+                child.group().give_turns(Turns::Long);
+                return Ok((child, enclosure));
+            }
             // Dropping the child kills it.
             Err(error) => Err(not_started("the enclosure", &error)),
         },

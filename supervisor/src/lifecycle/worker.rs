@@ -22,6 +22,7 @@ use crate::enclosure::{Enclosure, Evidence, LimitsReport};
 use crate::health::{Fingerprint, Incarnation};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
+use crate::process::turns::Turns;
 use crate::process::{Child, Exit, Family, HandshakeError, Session, Speaker, Tail, output};
 use crate::schedule::pool::LaneId;
 use crate::schedule::{Rest, SlotQueue};
@@ -181,6 +182,12 @@ impl Worker {
             // The driver may have buried the worker meanwhile.
             let _gone = reporter.send(Report::Drained).await;
         });
+    }
+
+    /// It has loaded its model: from here on it hears commands, and answers requests.
+    pub(super) fn has_loaded(&mut self) {
+        self.listens = true;
+        self.group.give_turns(Turns::Usual);
     }
 
     /// The first step down: a command if it listens, a signal if it does not or cannot.

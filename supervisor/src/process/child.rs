@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::readable::watch;
 use super::strays::Member;
+use super::turns::Turns;
 
 /// A child of this process that leads a process group of its own, however it was made. It is killed
 /// and reaped when this value is dropped.
@@ -135,9 +136,15 @@ impl Group {
             let _gone = killpg(self.leader, signal);
         }
     }
-}
 
-impl Group {
+    /// How soon its first thread gets its turn, unless it was reaped. Where the kernel refuses,
+    /// nothing changes.
+    pub fn give_turns(&self, turns: Turns) {
+        if *self.lock() == Reaped::No {
+            let _refused = turns.give(Some(self.leader));
+        }
+    }
+
     fn reap_after_kill(&self, leader: &OwnedFd) -> Result<Option<End>, Errno> {
         let mut reaped = self.lock();
         let _gone = killpg(self.leader, Signal::SIGKILL);

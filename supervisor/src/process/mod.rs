@@ -6,6 +6,7 @@
 //! - [`child`]: a running process: signals to its group, its exit.
 //! - [`session`]: the handshake, and commands afterwards.
 //! - [`output`]: its log lines, bounded.
+//! - [`turns`]: who gets the processor soon.
 //! - [`strays`]: orphans of workers, where no control group ends them.
 //!
 //! Nothing here decides when a worker should live; `lifecycle` does.
@@ -17,6 +18,7 @@ mod readable;
 pub mod session;
 pub mod spawner;
 pub mod strays;
+pub mod turns;
 mod zygote;
 
 pub use child::{Child, Exit};

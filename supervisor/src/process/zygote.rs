@@ -8,7 +8,8 @@
 //! ```
 //! A zygote is started when the first worker of its binary is. Workers wait for it then, because
 //! that is shorter than loading the framework beside it; while it is down, and while another
-//! one is being started in its place, they are started as programs. A copy is a child of this process, not of the zygote, and does not end with it.
+//! one is being started in its place, they are started as programs. A copy is a child of this
+//! process, not of the zygote, and does not end with it.
 
 use std::collections::HashMap;
 use std::io;
@@ -34,6 +35,7 @@ use super::output::{self, LogLimits, Speaker, Tail};
 use super::readable::watch;
 use super::spawner::{Programs, SpawnError};
 use super::strays::{Expected, Family};
+use super::turns::Turns;
 
 /// How long a framework may take to load.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -210,8 +212,8 @@ impl Keeper {
         let (log, log_writer) = std::io::pipe().map_err(ZygoteError::SetUp)?;
         let command = zygote(&self.binary, &theirs, &log_writer).map_err(ZygoteError::SetUp)?;
         drop((theirs, log_writer));
-        let child = self.programs.spawn(&self.binary, command).await;
-        let child = child?;
+        let child = self.programs.spawn(&self.binary, command).await?;
+        child.group().give_turns(Turns::Long);
         let speaker = Speaker::Zygote(self.name().to_string());
         tokio::spawn(output::forward(log, speaker, LOG, Tail::default()));
         let socket = watch(ours).map_err(ZygoteError::SetUp)?;
