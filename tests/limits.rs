@@ -168,6 +168,16 @@ fn processors_are_limited_and_weighed() {
     assert!(v1.as_deref() == Some("50000") || v2.as_deref() == Some("50000 100000"), "{leaves:?}");
     let (v1, v2) = (setting(&leaves, "cpu.shares"), setting(&leaves, "cpu.weight"));
     assert!(v1.as_deref() == Some("2048") || v2.as_deref() == Some("200"), "{leaves:?}");
+    // With the neighbour's 100. A group that weighed less would have each wait for the other.
+    let around: Vec<PathBuf> =
+        leaves.iter().filter_map(|leaf| leaf.parent()?.canonicalize().ok()).collect();
+    let weigh = |v1: &str, v2: &str| {
+        let is = |file, value: &str| setting(&around, file).as_deref() == Some(value);
+        is("cpu.shares", v1) || is("cpu.weight", v2)
+    };
+    assert!(weigh("3072", "300"), "{around:?}");
+    server.client().unload("victim").assert_status(200);
+    wait::until_true("a group that weighs as its one leaf", || weigh("1024", "100"));
 }
 
 /// A shell that starts far more processes than a worker may have, once it is let go.

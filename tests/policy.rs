@@ -101,10 +101,6 @@ fn an_end_in_a_load_is_called_by_its_kind_and_named_in_the_index() {
         builder
             .echo(&name, &Echo::default().parameter(case.0, case.1))
             .set(&format!("models.{name}.load_timeout"), limit)
-            .set(
-                &format!("models.{name}.handshake_timeout"),
-                if limit == "1m" { "10s" } else { limit },
-            )
     });
     let server = builder
         .set("repository.required", r#"["good"]"#)

@@ -72,6 +72,30 @@ fn a_zygote_that_does_not_answer_is_replaced_and_the_worker_comes_as_a_program()
     server.wait_for_generation("m", 3);
 }
 
+/// Whoever wants the model gone is heard while its next worker is being made.
+#[test]
+fn an_unload_is_heard_while_a_zygote_hangs() {
+    let server = Supervisor::with_echo("m").start();
+    let zygote = zygotes_of(server.pid()).remove(0);
+    zygote.signal(Signal::SIGSTOP);
+    server.worker("m").kill(Signal::SIGKILL);
+    // Not for the pause before it, but for the worker.
+    wait::until_true("a worker that is being made", || {
+        let listed = server.client().index("m").pop();
+        listed.is_some_and(|listed| listed.state == "LOADING" && listed.reason.is_empty())
+    });
+    let mut client = server.client();
+    let unload = std::thread::spawn(move || client.unload("m").status);
+    server.wait_for_state("m", "UNLOADING");
+    assert!(zygote.is_alive(), "the launch was over already");
+    zygote.signal(Signal::SIGCONT);
+    assert_eq!(unload.join().unwrap(), 200);
+    server.wait_for_state("m", "UNAVAILABLE");
+    wait::until_true("the end of the worker that nobody wants", || server.workers().is_empty());
+    server.client().load("m").assert_status(200);
+    server.infer(&Infer::echo("m")).assert_status(200);
+}
+
 /// Killed in the moment between the copy and the word of it, which takes a debugger to hit.
 #[test]
 fn a_copy_that_its_zygote_could_not_tell_of_is_ended_and_reaped() {

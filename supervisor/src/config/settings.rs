@@ -201,7 +201,7 @@ pub struct WorkerSettings {
     pub slot_size: SlotSize,
     /// Requests that may wait for a slot of this model; more are refused.
     pub queue: u32,
-    /// For a model to be loaded and warm; a start may take this and `handshake_timeout` together.
+    /// For a model to be loaded and warm, from the handshake on.
     pub load_timeout: Duration,
     /// From admission to reply.
     pub infer_timeout: Duration,

@@ -1,6 +1,5 @@
 //! The task that owns one instance: it waits for the next event, asks the machine, and carries out
-//! what the machine wants. It waits inside one effect alone, the start of a process, which a zygote
-//! that starts or hangs can hold up for some seconds.
+//! what the machine wants. It waits nowhere else: what takes time is done by tasks that report.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -12,6 +11,7 @@ use shared::id::{Generation, WorkerId};
 use shared::limits::MAX_ERROR_BYTES;
 use shared::text::{chain, clean};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
@@ -20,7 +20,8 @@ use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView
 use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
-    Effect, Event, Jitter, LoadFault, Machine, Outcome, Record, State, StopCause, Ticket, Token,
+    Effect, Event, ExitClass, ExitReport, Jitter, LoadFault, Machine, Outcome, Record, State,
+    StopCause, Ticket, Token,
 };
 use super::{confinement, events_log, facts, launch};
 use crate::health::{Observation, Reason, Verdict};
@@ -33,7 +34,7 @@ const JUDGE_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Driver {
-    spec: InstanceSpec,
+    spec: Arc<InstanceSpec>,
     kit: Kit,
     queue: Arc<SlotQueue>,
     machine: Machine,
@@ -41,6 +42,8 @@ pub(super) struct Driver {
     inbox: Option<mpsc::Receiver<Asked>>,
     view: watch::Sender<InstanceView>,
     worker: Option<Worker>,
+    /// The worker that is being started; then there is no other.
+    launch: Option<Launch>,
     timer: Option<(Token, Instant)>,
     /// What effects brought about at once.
     pending: VecDeque<Event>,
@@ -49,8 +52,17 @@ pub(super) struct Driver {
     granted: Option<GrantId>,
 }
 
+/// The start of a process, which a zygote that starts or hangs can hold up for some seconds.
+#[derive(Debug)]
+struct Launch {
+    generation: Generation,
+    task: JoinHandle<Result<Worker, ExitReport>>,
+}
+
 /// What the task was woken by.
 enum Woken {
+    /// The start of a process has come to its end.
+    Launched(Result<Worker, ExitReport>),
     Asked(Option<Asked>),
     Reported(Report),
     Lane(LaneEvent),
@@ -83,13 +95,14 @@ impl Driver {
             confinement: None,
         });
         Self {
-            spec,
+            spec: Arc::new(spec),
             kit,
             queue,
             machine,
             inbox: Some(inbox),
             view,
             worker: None,
+            launch: None,
             timer: None,
             pending: VecDeque::new(),
             loaded: None,
@@ -114,8 +127,9 @@ impl Driver {
                     self.publish(&changed);
                     drop(heard);
                 }
-                Woken::Asked(None) if self.worker.is_none() => return,
+                Woken::Asked(None) if self.worker.is_none() && self.launch.is_none() => return,
                 Woken::Asked(None) => self.handle(Event::Unwanted).await,
+                Woken::Launched(outcome) => self.launched(outcome).await,
                 Woken::Reported(report) => self.report(report).await,
                 Woken::Lane(event) => self.lane_event(event).await,
                 Woken::Timer(token) => {
@@ -144,6 +158,12 @@ impl Driver {
         // Whoever waits ends a rest, and nothing else.
         let heeds_demand = self.machine.state().heeds_demand();
         let demand = self.queue.demand();
+        let launched = async {
+            match &mut self.launch {
+                Some(launch) => ended(&mut launch.task).await,
+                None => std::future::pending().await,
+            }
+        };
         match &mut self.worker {
             Some(worker) => tokio::select! {
                 // Facts before exits: what a worker said counts, also if it has died since.
@@ -157,8 +177,9 @@ impl Driver {
                 _ = judge.tick() => Woken::Judge,
             },
             None => tokio::select! {
+                outcome = launched => Woken::Launched(outcome),
                 token = alarm => Woken::Timer(token),
-                event = asked(&mut self.inbox) => Woken::Asked(event),
+                event = asked(&mut self.inbox), if self.inbox.is_some() => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
             },
         }
@@ -183,7 +204,7 @@ impl Driver {
         match effect {
             Effect::ReserveQuota { ticket } => self.reserve(ticket),
             Effect::CancelReserve { .. } | Effect::ReleaseQuota { .. } => self.release(),
-            Effect::Spawn { generation } => self.spawn(generation).await,
+            Effect::Spawn { generation } => self.spawn(generation),
             Effect::PublishRoute { .. } => {
                 if let Some(worker) = &self.worker {
                     worker.join(&self.queue);
@@ -253,19 +274,32 @@ impl Driver {
         }
     }
 
-    async fn spawn(&mut self, generation: Generation) {
+    fn spawn(&mut self, generation: Generation) {
         if let Some(last) = self.worker.as_ref().map(Worker::generation) {
             self.bury(last);
         }
         let id = WorkerId { instance: self.spec.id.clone(), generation };
-        match Worker::start(&self.spec, &self.kit, &self.queue, id).await {
+        let (spec, kit) = (Arc::clone(&self.spec), self.kit.clone());
+        let queue = Arc::clone(&self.queue);
+        let start = async move { Worker::start(&spec, &kit, &queue, id).await };
+        self.launch = Some(Launch { generation, task: tokio::spawn(start) });
+    }
+
+    /// A process is there, or there is none.
+    async fn launched(&mut self, outcome: Result<Worker, ExitReport>) {
+        let Some(Launch { generation, .. }) = self.launch.take() else { return };
+        match outcome {
             Ok(worker) => {
                 events_log::started(&self.spec.id, generation, worker.pid(), worker.limits());
+                // Nobody wanted it any more while it was being made.
+                if !self.is_starting() {
+                    worker.kill();
+                }
                 self.worker = Some(worker);
             }
             Err(exit) => {
                 let jitter = Jitter::new(rand::random());
-                self.pending.push_back(Event::Exited { generation, exit, jitter });
+                self.handle(Event::Exited { generation, exit, jitter }).await;
             }
         }
     }
@@ -288,6 +322,7 @@ impl Driver {
             Report::Attached(session) => {
                 session.send(Command::Load(self.spec.load.clone()));
                 worker.session = Some(session);
+                self.handle(Event::Attached { generation }).await;
             }
             Report::NoHandshake(error) => {
                 let (fault, message) = (launch::fault_of(&error), chain(&error));
@@ -469,6 +504,14 @@ impl Driver {
             changed.notify_one();
         }
     }
+}
+
+/// What came of a start. One that has failed in a way of its own had no thread to run on.
+async fn ended(start: &mut JoinHandle<Result<Worker, ExitReport>>) -> Result<Worker, ExitReport> {
+    start.await.unwrap_or_else(|error| {
+        let detail = format!("the task that starts it has failed: {error}");
+        Err(ExitReport { class: ExitClass::SpawnStarved, detail })
+    })
 }
 
 /// The next thing asked; `None` when nobody can ask any more.

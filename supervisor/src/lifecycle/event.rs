@@ -47,6 +47,10 @@ pub enum Event {
         ticket: Ticket,
         reason: String,
     },
+    /// The process runs, and was told what to load.
+    Attached {
+        generation: Generation,
+    },
     Loaded {
         generation: Generation,
     },
@@ -114,7 +118,8 @@ impl Event {
     /// The generation that a fact speaks of.
     pub(super) fn generation(&self) -> Option<Generation> {
         match self {
-            Self::Loaded { generation }
+            Self::Attached { generation }
+            | Self::Loaded { generation }
             | Self::LoadFailed { generation, .. }
             | Self::Unhealthy { generation, .. }
             | Self::Drained { generation }

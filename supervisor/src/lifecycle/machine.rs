@@ -27,7 +27,9 @@ use crate::health;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// From the spawn to a loaded model.
+    /// From the spawn to a worker that has been greeted.
+    pub greet_timeout: Duration,
+    /// From there to a loaded model.
     pub load_timeout: Duration,
     /// For what is in flight when the model becomes unwanted.
     pub drain_timeout: Duration,
@@ -159,6 +161,7 @@ impl Machine {
             Event::Wanted | Event::Unwanted | Event::ServerEnds | Event::Demand => false,
             Event::StopNow | Event::OperatorReset => false,
             fact @ (Event::Loaded { .. }
+            | Event::Attached { .. }
             | Event::LoadFailed { .. }
             | Event::Unhealthy { .. }
             | Event::Drained { .. }
@@ -178,6 +181,7 @@ impl Machine {
             Event::OperatorReset => self.operator_reset(),
             Event::Granted { ticket } => self.granted(ticket),
             Event::Denied { reason, .. } => self.denied(reason),
+            Event::Attached { .. } => self.attached(),
             Event::Loaded { .. } => self.loaded(now),
             Event::LoadFailed { fault, message, .. } => self.load_failed(fault, message, now),
             Event::Unhealthy { why, .. } => self.unhealthy(why, now),
@@ -294,8 +298,17 @@ impl Machine {
         self.generation = self.generation.next();
         let (generation, timer) = (self.generation, self.token());
         self.state = State::Starting { worker: Worker { generation, ticket }, timer, coming };
-        let load_timeout = Effect::ArmTimer { token: timer, after: self.policy.load_timeout };
-        Outcome::Accepted(vec![Effect::Spawn { generation }, load_timeout])
+        let limit = Effect::ArmTimer { token: timer, after: self.policy.greet_timeout };
+        Outcome::Accepted(vec![Effect::Spawn { generation }, limit])
+    }
+
+    /// It is told what to load, and has its time for that from now on. Whoever says it does so once.
+    fn attached(&mut self) -> Outcome {
+        let next = self.token();
+        let State::Starting { timer, .. } = &mut self.state else { return UNLISTED };
+        *timer = next;
+        let limit = Effect::ArmTimer { token: next, after: self.policy.load_timeout };
+        Outcome::Accepted(vec![limit])
     }
 
     /// Whoever asked for a load is told that there is no memory. A request that woke a model can

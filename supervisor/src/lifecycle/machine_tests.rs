@@ -14,6 +14,7 @@ const RESTARTS_SLOW: &str =
 
 fn policy() -> Policy {
     Policy {
+        greet_timeout: 25 * SECOND,
         load_timeout: 60 * SECOND,
         drain_timeout: 30 * SECOND,
         stop_grace: 5 * SECOND,
@@ -162,8 +163,11 @@ fn the_way_up() {
     assert_eq!(story.availability(), Availability::Loading);
     let ticket = story.ticket();
     let (generation, timer) = (Generation(1), Token(2));
-    let load_timeout = Effect::ArmTimer { token: timer, after: 60 * SECOND };
-    assert_eq!(story.on(Event::Granted { ticket }), [Effect::Spawn { generation }, load_timeout]);
+    let limit = Effect::ArmTimer { token: timer, after: 25 * SECOND };
+    assert_eq!(story.on(Event::Granted { ticket }), [Effect::Spawn { generation }, limit]);
+    let limit = Effect::ArmTimer { token: Token(3), after: 60 * SECOND };
+    assert_eq!(story.on(Event::Attached { generation }), [limit]);
+    assert_eq!(story.on(Event::Timer { token: timer }), []);
     let publish = Effect::PublishRoute { generation };
     assert_eq!(story.on(Event::Loaded { generation }), [publish]);
     assert_eq!(

@@ -30,9 +30,10 @@
 //! ```
 //!
 //! - Unloaded → Reserving: somebody wants the model; its memory is asked for first.
-//! - Reserving → Starting: the memory is granted; a new generation is spawned and has so long to load.
-//! - Reserving → Unloaded: the memory for a load is denied, which is recorded; or nobody wants it any more, and
-//!   the reservation is taken back, granted or not.
+//! - Reserving → Starting: the memory is granted; a new generation is spawned and has so long to be
+//!   greeted, and then so long to load.
+//! - Reserving → Unloaded: the memory for a load is denied, which is recorded; or nobody wants it any
+//!   more, and the reservation is taken back, granted or not.
 //! - Reserving → Backoff: the memory is denied to a model that a request woke, or that comes back after
 //!   a crash or a reset; its requests can wait, and it costs nothing of the budget.
 //! - Starting → Ready: the model is loaded, and only now is the route published.

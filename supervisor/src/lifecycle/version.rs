@@ -24,6 +24,9 @@ use crate::schema::{Port, Schema};
 
 /// How much longer than `infer_timeout` a worker may take over a request before it counts as hung.
 const HANG_GRACE: Duration = Duration::from_secs(1);
+/// For the enclosure and for a zygote that starts or hangs, before a handshake can begin. Each of
+/// these has limits of its own; this one is for what is not thought of.
+const LAUNCH_LIMIT: Duration = Duration::from_secs(20);
 /// How long a killed process may take to go before it is killed again.
 const KILL_REPEAT: Duration = Duration::from_secs(1);
 /// Per quarter of a second, beyond one for each completion. About half of what `lane::listen` reads
@@ -290,7 +293,8 @@ fn instance_spec(
 fn policy(settings: &ModelSettings) -> Policy {
     let (worker, restart) = (&settings.worker, &settings.restart);
     Policy {
-        load_timeout: worker.handshake_timeout.saturating_add(worker.load_timeout),
+        greet_timeout: worker.handshake_timeout.saturating_add(LAUNCH_LIMIT),
+        load_timeout: worker.load_timeout,
         drain_timeout: worker.drain_timeout,
         stop_grace: worker.stop_timeout,
         kill_repeat: KILL_REPEAT,

@@ -166,6 +166,7 @@ fn is_kill(effect: &Effect) -> bool {
 
 fn policy(max_restarts: u32) -> Policy {
     Policy {
+        greet_timeout: Duration::from_secs(10),
         load_timeout: Duration::from_secs(20),
         drain_timeout: Duration::from_secs(10),
         stop_grace: Duration::from_secs(2),

@@ -342,7 +342,8 @@ impl World {
     /// Whether the event speaks of something that is over, by what the world knows.
     fn is_stale(&self, event: &Event) -> bool {
         match event {
-            Event::Loaded { generation }
+            Event::Attached { generation }
+            | Event::Loaded { generation }
             | Event::LoadFailed { generation, .. }
             | Event::Unhealthy { generation, .. }
             | Event::Drained { generation }
@@ -403,7 +404,10 @@ impl World {
             Coming::Deliver(Event::LoadFailed { generation, fault, message })
         };
         match fate {
-            0..13 => self.plan(5000, Coming::Deliver(Event::Loaded { generation })),
+            0..13 => {
+                self.plan(2000, Coming::Deliver(Event::Attached { generation }));
+                self.plan(5000, Coming::Deliver(Event::Loaded { generation }));
+            }
             13 => self.plan(5000, failed(LoadFault::Transient)),
             14 => self.plan(5000, failed(LoadFault::Starved)),
             15 => self.plan(5000, failed(LoadFault::Permanent)),
