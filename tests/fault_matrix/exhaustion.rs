@@ -98,6 +98,15 @@ fn descriptor_exhaustion() {
     row.request(large_input, &[200], "").back_after("code 6").run();
 }
 
+/// A file that has lost its name takes as much of the disk.
+#[test]
+fn a_scratch_folder_that_grows_without_end() {
+    for command in ["fill 64MiB", "fill-unnamed 64MiB"] {
+        let row = Row::new().set("scratch_limit", "8MiB").strike(command, &[200], "");
+        row.back_after("quota").run();
+    }
+}
+
 #[test]
 fn a_stderr_flood() {
     Row::new().strike("flood-stderr 20000", &[200], "").run();

@@ -26,6 +26,7 @@ const SLOTS: RangeInclusive<u16> = 1..=256;
 const SLOT_SIZE: RangeInclusive<Size> = Size(MIN_SLOT_BYTES)..=Size(MAX_SLOT_BYTES);
 const QUEUE: RangeInclusive<u32> = 0..=65_536;
 const MEMORY_LIMIT: RangeInclusive<Size> = Size(16 << 20)..=Size(16 << 40);
+const SCRATCH_LIMIT: RangeInclusive<Size> = Size(1 << 20)..=Size(16 << 40);
 const CPU_LIMIT: RangeInclusive<f64> = 0.01..=1024.0;
 const CPU_WEIGHT: RangeInclusive<u16> = 1..=10_000;
 const MAX_PROCESSES: RangeInclusive<u32> = 8..=65_536;
@@ -189,6 +190,7 @@ fn host_limits(reader: &mut Reader, at: &str, raw: &RawWorker, base: &HostLimits
     let key = |key: &str| format!("{at}.{key}");
     let memory = (&*key("memory_limit"), raw.memory_limit.as_ref());
     let cpu = (&*key("cpu_limit"), raw.cpu_limit.as_ref());
+    let scratch = (&*key("scratch_limit"), raw.scratch_limit.as_ref());
     let weight = raw.cpu_weight.as_ref();
     let mut count = |name: &str, raw: &Option<Value>, range, default| {
         reader.quantity(&key(name), raw.as_ref(), range, default)
@@ -205,6 +207,9 @@ fn host_limits(reader: &mut Reader, at: &str, raw: &RawWorker, base: &HostLimits
         cpu_weight: reader.quantity(&key("cpu_weight"), weight, &CPU_WEIGHT, base.cpu_weight),
         max_processes,
         max_descriptors,
+        scratch: reader
+            .unless("none", scratch, &SCRATCH_LIMIT, base.scratch.map(Size))
+            .map(|Size(bytes)| bytes),
     }
 }
 

@@ -91,7 +91,14 @@ impl Default for WorkerSettings {
 
 impl Default for HostLimits {
     fn default() -> Self {
-        Self { memory: None, cpu: None, cpu_weight: 100, max_processes: 256, max_descriptors: 1024 }
+        Self {
+            memory: None,
+            cpu: None,
+            cpu_weight: 100,
+            max_processes: 256,
+            max_descriptors: 1024,
+            scratch: Some(1 << 30),
+        }
     }
 }
 

@@ -182,6 +182,7 @@ impl List {
         };
         let idle = worker.idle_timeout.map_or_else(|| "never".to_owned(), show_duration);
         let memory = host.memory.map_or_else(|| "none".to_owned(), show_size);
+        let scratch = host.scratch.map_or_else(|| "none".to_owned(), show_size);
         let cpu = host.cpu.map_or_else(|| quote("none"), |cores| cores.to_string());
         for (key, value, effect) in [
             ("idle_timeout", quote(&idle), Effect::Live),
@@ -192,6 +193,7 @@ impl List {
             ("cpu_weight", host.cpu_weight.to_string(), Effect::Workers),
             ("max_processes", host.max_processes.to_string(), Effect::Workers),
             ("max_descriptors", host.max_descriptors.to_string(), Effect::Workers),
+            ("scratch_limit", quote(&scratch), Effect::Workers),
             ("poison_after", poison.after.to_string(), Effect::Live),
             ("poison_ttl", quote(&show_duration(poison.ttl)), Effect::Live),
         ] {

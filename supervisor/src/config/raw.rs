@@ -101,6 +101,7 @@ section!(RawWorker {
     cpu_weight,
     max_processes,
     max_descriptors,
+    scratch_limit,
     poison_after,
     poison_ttl,
     log_lines_per_second,

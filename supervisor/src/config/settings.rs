@@ -257,6 +257,8 @@ pub struct HostLimits {
     pub max_processes: u32,
     /// Open files.
     pub max_descriptors: u32,
+    /// Bytes in its scratch folder; `None` is no limit.
+    pub scratch: Option<usize>,
 }
 
 /// When a request that ends its workers is refused.

@@ -414,6 +414,7 @@ mod tests {
             cpu_weight: 100,
             max_processes: 9,
             max_descriptors: 64,
+            scratch: None,
         };
         let leaf = fake(&[("memory.max", ""), ("pids.other", "")]);
         let write = |c| write_settings(leaf.path(), &Kind::V2, c, &limits);

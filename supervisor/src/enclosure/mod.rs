@@ -10,6 +10,7 @@
 //! - [`report`] (pure): on which rung of the ladder each limit is held.
 //! - `name` (pure): names that are safe, bounded and recognised later.
 //! - [`memory`]: how much a process has.
+//! - [`disk`]: how much is in a scratch folder.
 //! - `claim`: folders that say, by a lock, whether their supervisor lives.
 //! - `group`: our part of one hierarchy, and the leaves in it.
 //! - `scratch`: folders of hostile content, removed.
@@ -20,6 +21,7 @@
 //! let go of them, and then not the next start of a supervisor.
 
 mod claim;
+pub mod disk;
 mod enclosures;
 mod group;
 mod hierarchy;

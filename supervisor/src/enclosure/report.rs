@@ -67,6 +67,8 @@ pub struct LimitsReport {
     pub processes: Limit<u32, ProcessRung>,
     pub tree_kill: TreeKill,
     pub scratch: PathBuf,
+    /// Bytes that may be in it, as far as a watchdog sees; `None` where no limit is configured.
+    pub scratch_limit: Option<u64>,
     /// What the machine has and yet refused.
     pub problems: Vec<String>,
 }
@@ -113,7 +115,8 @@ impl LimitsReport {
             },
         };
         let Held { tree_kill, scratch, problems, .. } = held;
-        Self { memory, cpu, processes, tree_kill, scratch, problems }
+        let scratch_limit = limits.scratch.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+        Self { memory, cpu, processes, tree_kill, scratch, scratch_limit, problems }
     }
 
     /// What the worker is to limit itself to, in bytes of private memory.
@@ -185,6 +188,9 @@ impl fmt::Display for LimitsReport {
         let Limit { limit, rung } = &self.processes;
         write!(f, "; processes {limit} by {rung}; tree ended by {}", self.tree_kill)?;
         write!(f, "; scratch {}", self.scratch.display())?;
+        if let Some(limit) = self.scratch_limit {
+            write!(f, " {limit} bytes by a watchdog")?;
+        }
         self.problems.iter().try_for_each(|problem| write!(f, "; {problem}"))
     }
 }
@@ -243,6 +249,7 @@ mod tests {
         cpu_weight: 100,
         max_processes: 32,
         max_descriptors: 64,
+        scratch: Some(4096),
     };
 
     fn report(leaves: &[(Kind, &[Controller])], confinement: Confinement) -> LimitsReport {
@@ -263,7 +270,7 @@ mod tests {
             Confinement::Standard,
         );
         let text = "memory 67108864 bytes by cgroup v1; cpu 0.5 cores by cgroup v2; \
-                    processes 32 by a watchdog (processes by its confinement); tree ended by its process group; scratch /s";
+                    processes 32 by a watchdog (processes by its confinement); tree ended by its process group; scratch /s 4096 bytes by a watchdog";
         assert_eq!(held.to_string(), text);
         assert_eq!((held.data_limit(), held.is_watched()), (None, false));
     }

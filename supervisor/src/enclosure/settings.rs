@@ -117,6 +117,7 @@ mod tests {
         cpu_weight: 200,
         max_processes: 32,
         max_descriptors: 64,
+        scratch: None,
     };
 
     fn written(kind: &Kind, controller: Controller, limits: &HostLimits) -> Vec<String> {

@@ -4,8 +4,8 @@
 //! is judged by what it did with its requests, never by a heartbeat: a thread that answers pings
 //! says nothing about the one that hangs.
 //!
-//! Invariants: a violation weighs more than memory, memory more than threads, threads more than a hang
-//! and a hang more than a flood, so that the record names the gravest; a worker that has nothing to do
+//! Invariants: a violation weighs more than memory, memory more than threads, threads more than disk,
+//! disk more than a hang and a hang more than a flood, so that the record names the gravest; a worker that has nothing to do
 //! is healthy, however long it is silent.
 
 use std::fmt;
@@ -24,6 +24,8 @@ pub struct HealthPolicy {
     pub memory: Option<u64>,
     /// Most processes and threads, for a worker whose threads are counted.
     pub threads: u32,
+    /// Most bytes in its scratch folder.
+    pub scratch: Option<u64>,
 }
 
 /// What was seen of one worker in the window that just ended.
@@ -40,6 +42,16 @@ pub struct Observation {
     pub memory: Option<u64>,
     /// Threads of all its processes; `None` if nobody counted.
     pub threads: Option<u32>,
+    /// What is in its scratch folder; `None` if nobody looked.
+    pub scratch: Option<Litter>,
+}
+
+/// What a worker has in its scratch folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Litter {
+    Bytes(u64),
+    /// So much of this that it is not worth measuring.
+    Endless(&'static str),
 }
 
 #[must_use]
@@ -62,6 +74,11 @@ pub enum Reason {
     Threads {
         seen: u32,
         limit: u32,
+    },
+    /// It has more on disk than it may, in bytes.
+    Scratch {
+        found: Litter,
+        limit: u64,
     },
     Hung {
         overdue: Duration,
@@ -92,6 +109,11 @@ impl HealthPolicy {
         if let Some(threads) = seen.threads.filter(|&threads| threads > self.threads) {
             return Verdict::Unhealthy(Reason::Threads { seen: threads, limit: self.threads });
         }
+        if let (Some(found), Some(limit)) = (seen.scratch, self.scratch)
+            && found.is_over(limit)
+        {
+            return Verdict::Unhealthy(Reason::Scratch { found, limit });
+        }
         if let Some(overdue) = seen.overdue.filter(|&overdue| overdue > self.grace) {
             return Verdict::Unhealthy(Reason::Hung { overdue });
         }
@@ -99,6 +121,24 @@ impl HealthPolicy {
         over(Flood::Doorbells, seen.doorbells, doorbells)
             .or_else(|| over(Flood::Facts, seen.facts, self.facts))
             .map_or(Verdict::Healthy, Verdict::Unhealthy)
+    }
+}
+
+impl Litter {
+    fn is_over(self, limit: u64) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes > limit,
+            Self::Endless(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Litter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
+            Self::Endless(what) => f.write_str(what),
+        }
     }
 }
 
@@ -115,6 +155,9 @@ impl fmt::Display for Reason {
             }
             Self::Threads { seen, limit } => {
                 write!(f, "it had {seen} processes and threads, max_processes is {limit}")
+            }
+            Self::Scratch { found, limit } => {
+                write!(f, "it had {found} in its scratch folder, scratch_limit is {limit}")
             }
             Self::Hung { overdue } => {
                 write!(f, "no answer for {overdue:?} longer than infer_timeout")
@@ -145,6 +188,7 @@ mod tests {
         facts: 10,
         memory: Some(1000),
         threads: 50,
+        scratch: Some(1 << 20),
     };
 
     fn reason(seen: &Observation) -> Option<Reason> {
@@ -186,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_disk_counts_where_there_is_a_limit_and_somebody_looked() {
+        let seen = |scratch| Observation { scratch, ..Observation::default() };
+        assert_eq!(reason(&seen(None)), None);
+        assert_eq!(reason(&seen(Some(Litter::Bytes(1 << 20)))), None);
+        for found in [Litter::Bytes((1 << 20) + 1), Litter::Endless("more of it")] {
+            let limit = 1 << 20;
+            assert_eq!(reason(&seen(Some(found))), Some(Reason::Scratch { found, limit }));
+            let boundless = HealthPolicy { scratch: None, ..POLICY };
+            assert_eq!(boundless.judge(&seen(Some(found))), Verdict::Healthy);
+        }
+    }
+
+    #[test]
     fn a_busy_worker_may_ring_for_every_completion() {
         let busy = Observation { completions: 50_000, doorbells: 50_100, ..Observation::default() };
         assert_eq!(reason(&busy), None);
@@ -214,6 +271,7 @@ mod tests {
             completions: 0,
             doorbells: 5000,
             facts: 5000,
+            scratch: Some(Litter::Endless("more of it")),
             memory: Some(5000),
             threads: Some(5000),
         };
@@ -223,7 +281,9 @@ mod tests {
         assert_eq!(reason(&greedy), Some(expected));
         let many = Observation { memory: Some(1000), ..greedy };
         assert_eq!(reason(&many), Some(Reason::Threads { seen: 5000, limit: 50 }));
-        let hung = Observation { threads: Some(50), ..many };
+        let untidy = Observation { threads: Some(50), ..many };
+        assert!(matches!(reason(&untidy), Some(Reason::Scratch { .. })));
+        let hung = Observation { scratch: None, ..untidy };
         assert!(matches!(reason(&hung), Some(Reason::Hung { .. })));
     }
 }

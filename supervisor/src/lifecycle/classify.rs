@@ -37,7 +37,7 @@ pub fn classify(cause: &StopCause, class: ExitClass, phase: Phase) -> ExitKind {
         StopCause::Unhealthy(Reason::Hung { .. }) => ExitKind::Hang,
         StopCause::Unhealthy(Reason::Flood { .. }) => ExitKind::Flood,
         StopCause::Unhealthy(Reason::HostMemory { .. }) => ExitKind::HostOom,
-        StopCause::Unhealthy(Reason::Threads { .. }) => ExitKind::Quota,
+        StopCause::Unhealthy(Reason::Threads { .. } | Reason::Scratch { .. }) => ExitKind::Quota,
     }
 }
 
@@ -99,6 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::health::Litter;
     use crate::health::verdict::Flood;
 
     fn any_class() -> impl Strategy<Value = ExitClass> {
@@ -129,6 +130,10 @@ mod tests {
             (StopCause::Unhealthy(hung), ExitKind::Hang),
             (StopCause::Unhealthy(Reason::HostMemory { used: 2, limit: 1 }), ExitKind::HostOom),
             (StopCause::Unhealthy(Reason::Threads { seen: 2, limit: 1 }), ExitKind::Quota),
+            (
+                StopCause::Unhealthy(Reason::Scratch { found: Litter::Bytes(2), limit: 1 }),
+                ExitKind::Quota,
+            ),
             (StopCause::Unhealthy(flood), ExitKind::Flood),
         ]
     }

@@ -426,6 +426,7 @@ impl Driver {
             facts: activity.facts,
             memory: usage.used,
             threads: usage.threads,
+            scratch: usage.scratch,
         };
         self.follow(self.spec.health.judge(&seen)).await;
         self.rest_if_idle().await;
@@ -434,8 +435,8 @@ impl Driver {
     /// Between two judgements: what a worker takes of the machine is gone sooner than anything else.
     async fn judge_usage(&mut self) {
         let Some(worker) = &self.worker else { return };
-        let Usage { used: memory, threads, .. } = *worker.usage.borrow();
-        let seen = Observation { memory, threads, ..Observation::default() };
+        let Usage { used: memory, threads, scratch, .. } = *worker.usage.borrow();
+        let seen = Observation { memory, threads, scratch, ..Observation::default() };
         self.follow(self.spec.health.judge(&seen)).await;
     }
 
@@ -531,7 +532,8 @@ fn ending(cause: &StopCause) -> Ending {
             Reason::Violation(_)
             | Reason::Flood { .. }
             | Reason::HostMemory { .. }
-            | Reason::Threads { .. },
+            | Reason::Threads { .. }
+            | Reason::Scratch { .. },
         ) => Ending::Crashed,
         StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
         StopCause::Unwanted

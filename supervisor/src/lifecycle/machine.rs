@@ -568,6 +568,7 @@ fn force(why: &health::Reason) -> Force {
     match why {
         health::Reason::HostMemory { .. }
         | health::Reason::Threads { .. }
+        | health::Reason::Scratch { .. }
         | health::Reason::Violation(_)
         | health::Reason::Flood { .. } => Force::Killed,
         health::Reason::Hung { .. } => Force::Asked,

@@ -654,6 +654,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(health::Reason::Hung { overdue: SECOND }),
         Just(health::Reason::HostMemory { used: 2, limit: 1 }),
         Just(health::Reason::Threads { seen: 2, limit: 1 }),
+        Just(health::Reason::Scratch { found: health::Litter::Bytes(2), limit: 1 }),
     ];
     prop_oneof![
         4 => Just(Event::Wanted),

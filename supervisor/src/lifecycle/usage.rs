@@ -1,4 +1,4 @@
-//! Looks at the memory and the threads of one worker for as long as somebody wants to know.
+//! Looks at the memory, the threads and the files of one worker for as long as somebody wants to know.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use crate::enclosure::{Enclosure, memory};
+use crate::enclosure::{Enclosure, disk, memory};
+use crate::health::Litter;
 
 /// What was seen of a worker; memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(super) struct Usage {
     pub(super) private: Option<u64>,
     /// Threads of all its processes; `None` where the kernel limits them.
     pub(super) threads: Option<u32>,
+    /// What is in its scratch folder; `None` where there is no limit.
+    pub(super) scratch: Option<Litter>,
 }
 
 /// How often a worker is looked at whose memory nothing else limits: what it takes between two looks it
@@ -30,6 +33,8 @@ const COUNT_EVERY: Duration = Duration::from_millis(200);
 /// walks through all pages of the process.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The same for its files: each look reads a folder and the names of its descriptors.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Processes of one worker that are looked at; their number has a limit of its own.
 const MOST_PROCESSES: usize = 1024;
 
@@ -43,6 +48,11 @@ pub(super) fn watch(enclosure: &Arc<Enclosure>, pid: i32, arena: u64) -> watch::
         (false, true) => COUNT_EVERY,
         (false, false) => LOOK_EVERY,
     };
+    let sender = Arc::new(sender);
+    // By itself, because a disk may be slow to answer.
+    if enclosure.report().scratch_limit.is_some() {
+        tokio::spawn(subject.clone().measure(Arc::clone(&sender)));
+    }
     tokio::spawn(subject.look(sender, every));
     usage
 }
@@ -56,10 +66,8 @@ struct Subject {
 }
 
 impl Subject {
-    async fn look(self, sender: watch::Sender<Usage>, every: Duration) {
-        let start = Instant::now() + every.min(FIRST_LOOK);
-        let mut ticks = interval_at(start, every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn look(self, sender: Arc<watch::Sender<Usage>>, every: Duration) {
+        let mut ticks = ticks(every);
         let mut private_at = Instant::now() + FIRST_LOOK;
         loop {
             tokio::select! {
@@ -68,23 +76,44 @@ impl Subject {
             }
             let now = Instant::now();
             let subject = self.clone();
-            let last = *sender.borrow();
             let private = now >= private_at;
             let look = move || {
                 let seen = subject.seen()?;
                 Some(if private { Usage { private: subject.private(), ..seen } } else { seen })
             };
-            // In a task of its own: it panics if the kernel refuses a thread, and whoever is watched
-            // may be why. The next look may have one.
-            let looked = tokio::spawn(async move { spawn_blocking(look).await });
-            let Ok(Ok(seen)) = looked.await else { continue };
+            let Some(seen) = aside(look).await else { continue };
             let Some(seen) = seen else { return };
-            let seen = if private { seen } else { Usage { private: last.private, ..seen } };
             if private {
                 private_at = now + LOOK_EVERY;
             }
-            sender.send_if_modified(|usage| std::mem::replace(usage, seen) != seen);
+            sender.send_if_modified(|usage| {
+                let private = if private { seen.private } else { usage.private };
+                let seen = Usage { private, scratch: usage.scratch, ..seen };
+                std::mem::replace(usage, seen) != seen
+            });
         }
+    }
+
+    async fn measure(self, sender: Arc<watch::Sender<Usage>>) {
+        let mut ticks = ticks(MEASURE_EVERY);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = sender.closed() => return,
+            }
+            let subject = self.clone();
+            let Some(found) = aside(move || subject.scratch()).await else { continue };
+            let Some(found) = found else { return };
+            sender.send_if_modified(|usage| usage.scratch.replace(found) != Some(found));
+        }
+    }
+
+    /// What all its processes have on disk; `None` when it has gone.
+    fn scratch(&self) -> Option<Litter> {
+        let enclosure = self.enclosure.upgrade()?;
+        let mut processes = self.others(&enclosure);
+        processes.push(self.pid);
+        Some(disk::occupied(&enclosure.report().scratch, &processes))
     }
 
     fn private(&self) -> Option<u64> {
@@ -129,4 +158,18 @@ impl Subject {
         others.remove(&self.pid);
         others.into_iter().take(MOST_PROCESSES).collect()
     }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + every.min(FIRST_LOOK), every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Runs what may block; `None` if the kernel refuses a thread for it.
+async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    // In a task of its own, which panics then: whoever is watched may be why. The next look may have
+    // a thread.
+    let looked = tokio::spawn(async move { spawn_blocking(look).await });
+    looked.await.ok()?.ok()
 }

@@ -266,6 +266,7 @@ fn instance_spec(
     kit.enclosures.tell_shortfalls(&id.model, &worker.host, worker.confinement);
     let memory = worker.host.memory.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
     let threads = worker.host.max_processes;
+    let scratch = worker.host.scratch.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
     let (grace, spare_doorbells, facts) = (HANG_GRACE, SPARE_DOORBELLS, FACTS);
     Ok(InstanceSpec {
         id,
@@ -274,7 +275,7 @@ fn instance_spec(
         load,
         geometry: geometry.map_err(|e| e.to_string())?,
         policy: policy(settings),
-        health: HealthPolicy { grace, spare_doorbells, facts, memory, threads },
+        health: HealthPolicy { grace, spare_doorbells, facts, memory, threads, scratch },
         confinement: confinement(worker),
         level: worker.confinement,
         host: worker.host.clone(),

@@ -64,8 +64,17 @@ pub enum Command {
     Orphan,
     Threads(u32),
     Descriptors,
+    /// Bytes that are written to the scratch folder, and whether their file keeps its name.
+    Fill(usize, Name),
     Variable(String),
     Probe(Probe),
+}
+
+/// What a file is left with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    Kept,
+    Removed,
 }
 
 /// What a hostile worker would do to the supervisor.
@@ -139,6 +148,10 @@ impl Command {
             "orphan" => bare("orphan", argument, Self::Orphan),
             "threads" => number("threads", argument).map(Self::Threads),
             "descriptors" => bare("descriptors", argument, Self::Descriptors),
+            "fill" => size("fill", argument).map(|bytes| Self::Fill(bytes, Name::Kept)),
+            "fill-unnamed" => {
+                size("fill-unnamed", argument).map(|bytes| Self::Fill(bytes, Name::Removed))
+            }
             "variable" => Ok(Self::Variable(argument.into())),
             word => attack(word, argument),
         }
@@ -270,6 +283,8 @@ mod tests {
             ("allocate 100MiB", Command::Allocate(100 << 20)),
             ("leak 1GiB", Command::Leak(1 << 30)),
             ("threads 9", Command::Threads(9)),
+            ("fill 1MiB", Command::Fill(1 << 20, Name::Kept)),
+            ("fill-unnamed 1MiB", Command::Fill(1 << 20, Name::Removed)),
             ("grow 3", Command::Grow(3)),
             ("print a  b", Command::Print("a  b".into())),
             ("ignore-term", Command::IgnoreTerm),

@@ -1,11 +1,14 @@
-//! Processes, threads and descriptors without end: what a limit or a confinement must stop.
+//! Processes, threads, descriptors and files without end: what a limit or a confinement must stop.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::thread::Builder;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, fork, setsid};
+
+use super::command::Name;
 
 /// More than any limit that a test sets; it only keeps a machine without limits usable.
 const MOST_DESCRIPTORS: usize = 100_000;
@@ -14,6 +17,9 @@ const MOST_DESCRIPTORS: usize = 100_000;
 const LIFETIME: libc::c_uint = 120;
 /// Bytes; the threads do nothing.
 const STACK: usize = 64 << 10;
+
+/// Bytes that are written at a time.
+const PIECE: usize = 1 << 20;
 
 /// What was taken and is not given back.
 #[derive(Debug, Default)]
@@ -44,6 +50,22 @@ impl Hoard {
             };
             thread.spawn(idle).map_err(|error| refused(count, "threads", error))?;
         }
+        Ok(())
+    }
+
+    /// Writes to a file in the scratch folder, and keeps it open.
+    pub(super) fn fill(&mut self, bytes: usize, name: Name) -> Result<(), String> {
+        let path = std::env::temp_dir().join(format!("fill-{}", self.files.len()));
+        let mut file = File::create(&path).map_err(|error| error.to_string())?;
+        if name == Name::Removed {
+            std::fs::remove_file(&path).map_err(|error| error.to_string())?;
+        }
+        let piece = vec![1; PIECE];
+        for written in (0..bytes).step_by(PIECE) {
+            let piece = &piece[..PIECE.min(bytes - written)];
+            file.write_all(piece).map_err(|error| refused(written, "bytes", error))?;
+        }
+        self.files.push(file);
         Ok(())
     }
 

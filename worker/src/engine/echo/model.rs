@@ -104,6 +104,9 @@ impl Echo {
             Command::Orphan => self.hoard.orphan().map_err(EngineError::Model)?,
             Command::Threads(most) => self.hoard.threads(most).map_err(EngineError::Model)?,
             Command::Descriptors => self.hoard.descriptors().map_err(EngineError::Model)?,
+            Command::Fill(bytes, name) => {
+                self.hoard.fill(bytes, name).map_err(EngineError::Model)?;
+            }
             Command::Variable(name) => fault::print_variable(&name),
             Command::Probe(probe) => probe.attempt().map_err(EngineError::Model)?,
         }
