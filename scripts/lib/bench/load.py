@@ -36,5 +36,8 @@ class Load:
         # Nothing is left unread between two lines, so the pipe tells whether there is one.
         if not select.select([self.process.stdout], [], [], limit)[0]:
             self.process.kill()
-            raise TimeoutError("no good answer came")
-        return self.process.stdout.readline()
+            raise TimeoutError(f"nothing came from {PROGRAM}: no connection, or no good answer")
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{PROGRAM} has ended, with code {self.process.wait()}")
+        return line

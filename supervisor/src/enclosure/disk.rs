@@ -1,7 +1,8 @@
 //! How much a hostile process has in its scratch folder.
 //!
-//! Looked at by descriptor and never through a link. What cannot be measured within bounds is not
-//! measured at all: it is [`Litter::Endless`], which no limit allows.
+//! Looked at by descriptor and never through a link. What a worker has beyond the bounds of a look is
+//! not measured: it is [`DiskUse::Endless`], which no limit allows. Files that are only mapped, with
+//! neither a name nor a descriptor, are not seen.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,40 +14,42 @@ use std::path::Path;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
-use crate::health::Litter;
+use crate::health::DiskUse;
 
 /// Files and folders that are looked at; an honest worker has a handful.
 const MOST_ENTRIES: usize = 10_000;
 /// Folders within folders. Each that is open costs a descriptor.
 const DEEPEST: usize = 32;
-/// Descriptors of one process that are looked at.
-const MOST_DESCRIPTORS: usize = 4096;
+/// Descriptors of all processes that are looked at.
+const MOST_DESCRIPTORS: usize = 1 << 16;
 /// What `st_blocks` counts, whatever the filesystem.
 const BLOCK: u64 = 512;
 
-/// What is in `folder`, and what these processes have open that was in it and has no name any more.
-/// Not for a thread of the runtime.
+/// What is in `folder`, a path without links, and what these processes have open that was in it and has
+/// no name any more. `None` if that cannot be told at the moment, as when this process itself is short
+/// of descriptors. Not for a thread of the runtime.
 #[must_use]
-pub fn occupied(folder: &Path, processes: &[i32]) -> Litter {
+pub fn occupied(folder: &Path, processes: &[i32]) -> Option<DiskUse> {
     let mut seen = Seen::default();
-    match seen.folder(folder) {
-        Ok(()) | Err(Stop::Failed(Errno::ENOENT)) => {}
-        Err(Stop::Failed(_)) => return Litter::Endless("what cannot be read"),
-        Err(Stop::Entries) => return Litter::Endless("more than 10000 files"),
-        Err(Stop::Depth) => return Litter::Endless("folders more than 32 deep"),
+    let looked = seen
+        .folder(folder)
+        .and_then(|()| processes.iter().try_for_each(|&process| seen.unnamed(folder, process)));
+    match looked {
+        Ok(()) => Some(DiskUse::Bytes(seen.bytes)),
+        Err(Stop::Endless(what)) => Some(DiskUse::Endless(what)),
+        // The worker's own doing.
+        Err(Stop::Failed(Errno::EACCES | Errno::EPERM)) => {
+            Some(DiskUse::Endless("a folder that cannot be read"))
+        }
+        Err(Stop::Failed(_)) => None,
     }
-    for &process in processes {
-        seen.unnamed(folder, process);
-    }
-    Litter::Bytes(seen.bytes)
 }
 
 enum Stop {
     Failed(Errno),
-    Entries,
-    Depth,
+    Endless(&'static str),
 }
 
 impl From<Errno> for Stop {
@@ -59,6 +62,9 @@ impl From<Errno> for Stop {
 struct Seen {
     bytes: u64,
     entries: usize,
+    descriptors: usize,
+    /// The filesystem of the folder.
+    device: u64,
     /// Files with more than one name, or none.
     inodes: BTreeSet<(u64, u64)>,
 }
@@ -68,7 +74,12 @@ impl Seen {
         let parent = fs::File::open(folder.parent().unwrap_or(folder));
         let parent = parent.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
         let name = folder.file_name().unwrap_or_default();
-        let mut open = vec![folder_in(parent.as_fd(), name.as_bytes())?];
+        let root = match folder_in(parent.as_fd(), name.as_bytes()) {
+            Err(Errno::ENOENT) => return Ok(()),
+            outcome => outcome?,
+        };
+        self.device = fstat(&root)?.st_dev;
+        let mut open = vec![root];
         // Names are read to the end before the next folder is opened, so that the list is bounded.
         let mut below: Vec<Vec<Vec<u8>>> = vec![self.list(&mut open[0])?];
         while let (Some(here), Some(names)) = (open.last(), below.last_mut()) {
@@ -78,7 +89,7 @@ impl Seen {
                 continue;
             };
             if open.len() >= DEEPEST {
-                return Err(Stop::Depth);
+                return Err(Stop::Endless("folders more than 32 deep"));
             }
             let mut next = match folder_in(here.as_fd(), &name) {
                 // It has gone, or is something else by now.
@@ -104,7 +115,7 @@ impl Seen {
             }
             self.entries += 1;
             if self.entries > MOST_ENTRIES {
-                return Err(Stop::Entries);
+                return Err(Stop::Endless("more than 10000 files"));
             }
             let found = match fstatat(at.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Err(Errno::ENOENT) => continue,
@@ -129,19 +140,46 @@ impl Seen {
     }
 
     /// Files of the folder that a process has open and that are in no folder any more.
-    fn unnamed(&mut self, folder: &Path, process: i32) {
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else { return };
-        for descriptor in descriptors.flatten().take(MOST_DESCRIPTORS) {
-            // By its name first: a file elsewhere may be on a disk that does not answer.
-            let Ok(name) = fs::read_link(descriptor.path()) else { continue };
-            let gone = name.as_os_str().as_bytes().ends_with(b" (deleted)");
-            if !gone || !name.starts_with(folder) {
-                continue;
+    fn unnamed(&mut self, folder: &Path, process: i32) -> Result<(), Stop> {
+        // Threads share one table. That of a first thread that has ended is empty.
+        if self.table(folder, Path::new(&format!("/proc/{process}/fd")))? > 0 {
+            return Ok(());
+        }
+        let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        for thread in threads.take(MOST_ENTRIES) {
+            if self.table(folder, &thread.path().join("fd"))? > 0 {
+                return Ok(());
             }
-            if let Ok(found) = fs::metadata(descriptor.path()) {
+        }
+        Ok(())
+    }
+
+    /// How many descriptors a table has, none if it may not be read.
+    fn table(&mut self, folder: &Path, table: &Path) -> Result<usize, Stop> {
+        let Ok(descriptors) = fs::read_dir(table) else { return Ok(0) };
+        let mut count = 0;
+        for descriptor in descriptors.flatten() {
+            count += 1;
+            self.descriptors += 1;
+            if self.descriptors > MOST_DESCRIPTORS {
+                return Err(Stop::Endless("more than 65536 files open"));
+            }
+            // By its name first: a file elsewhere may be on a disk that does not answer.
+            match fs::read_link(descriptor.path()) {
+                Ok(name) if !name.as_os_str().as_bytes().ends_with(b" (deleted)") => continue,
+                Ok(name) if !name.starts_with(folder) => continue,
+                Ok(_) => {}
+                // Nothing that a worker may open but its own folder has names so long.
+                Err(error) if error.raw_os_error() == Some(Errno::ENAMETOOLONG as i32) => {}
+                Err(_) => continue,
+            }
+            if let Ok(found) = fs::metadata(descriptor.path())
+                && found.dev() == self.device
+            {
                 self.add((found.dev(), found.ino()), found.blocks());
             }
         }
+        Ok(count)
     }
 }
 
@@ -152,6 +190,7 @@ fn folder_in(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Dir, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -162,8 +201,8 @@ mod tests {
 
     fn bytes(folder: &Path) -> u64 {
         match occupied(folder, &[own()]) {
-            Litter::Bytes(bytes) => bytes,
-            Litter::Endless(why) => panic!("{why}"),
+            Some(DiskUse::Bytes(bytes)) => bytes,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -179,19 +218,25 @@ mod tests {
         fs::hard_link(deep.join("file"), root.path().join("again")).unwrap();
         symlink("/usr", root.path().join("elsewhere")).unwrap();
         assert!(bytes(root.path()) < once + 50_000);
-        assert_eq!(occupied(&root.path().join("none"), &[]), Litter::Bytes(0));
+        assert_eq!(occupied(&root.path().join("none"), &[]), Some(DiskUse::Bytes(0)));
     }
 
     #[test]
     fn what_is_open_and_has_no_name_is_counted() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("file");
-        let file = fs::File::create(&path).unwrap();
-        fs::write(&path, vec![1; 100_000]).unwrap();
-        fs::remove_file(&path).unwrap();
-        assert!(bytes(root.path()) >= 100_000);
-        drop(file);
-        assert!(bytes(root.path()) < 100_000);
+        let mut folder = root.path().to_owned();
+        // The last has a name that is too long to be read.
+        for _ in 0..18 {
+            let path = folder.join("file");
+            let file = fs::File::create(&path).unwrap();
+            (&file).write_all(&vec![1; 100_000]).unwrap();
+            fs::remove_file(&path).unwrap();
+            assert!(bytes(root.path()) >= 100_000, "{}", folder.display());
+            drop(file);
+            assert!(bytes(root.path()) < 100_000);
+            folder = folder.join("d".repeat(220));
+            fs::create_dir(&folder).unwrap();
+        }
     }
 
     #[test]
@@ -199,12 +244,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let deep: std::path::PathBuf = std::iter::repeat_n("d", 40).collect();
         fs::create_dir_all(root.path().join(deep)).unwrap();
-        let why = Litter::Endless("folders more than 32 deep");
-        assert_eq!(occupied(root.path(), &[]), why);
+        let why = DiskUse::Endless("folders more than 32 deep");
+        assert_eq!(occupied(root.path(), &[]), Some(why));
         let root = tempfile::tempdir().unwrap();
         for number in 0..=MOST_ENTRIES {
             fs::write(root.path().join(number.to_string()), "").unwrap();
         }
-        assert_eq!(occupied(root.path(), &[]), Litter::Endless("more than 10000 files"));
+        let why = DiskUse::Endless("more than 10000 files");
+        assert_eq!(occupied(root.path(), &[]), Some(why));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use super::claim::Claim;
 use super::group::{Group, Leaf, is_shortage};
 use super::hierarchy::{self, Place};
 use super::report::{Held, LimitsReport, TreeKill};
-use super::{name, scratch};
+use super::{name, scratch, settings};
 use crate::config::{Cgroup, Confinement, HostLimits};
 
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +52,9 @@ struct Shared {
     groups: Vec<Group>,
     scratch: Claim,
     serial: AtomicU64,
-    /// The sum of all workers' `cpu_weight`.
-    weights: Mutex<u64>,
+    processors: usize,
+    /// The `cpu_weight` of each worker that is there.
+    weights: Mutex<Vec<u64>>,
     /// Enclosures that are not dissolved.
     living: watch::Sender<usize>,
     /// Shortfalls that were told already.
@@ -90,11 +92,15 @@ impl Enclosures {
         let groups = groups(cgroup).await?;
         let failed = |e| EnclosureError::Scratch(scratch.to_owned(), e);
         fs::create_dir_all(scratch).map_err(failed)?;
+        // What the kernel says of an open file has no links in it.
+        let scratch = &fs::canonicalize(scratch).map_err(failed)?;
         sweep_scratch(scratch);
         let scratch = Claim::make(scratch).map_err(failed)?;
         let (serial, living) = (AtomicU64::new(1), watch::Sender::new(0));
         let (weights, told) = Default::default();
-        Ok(Self(Arc::new(Shared { groups, scratch, serial, weights, living, told })))
+        // One that is not known is one that is not lent.
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Self(Arc::new(Shared { groups, scratch, serial, processors, weights, living, told })))
     }
 
     /// What ends the tree of a worker here.
@@ -181,15 +187,16 @@ impl Shared {
         self.tell(&worker.instance.model, &report);
         self.living.send_modify(|living| *living += 1);
         let weight = u64::from(limits.cpu_weight);
-        self.weigh(|weights| weights.saturating_add(weight));
+        self.weigh(|weights| weights.push(weight));
         Ok(Enclosure { name, leaves, weight, report: Arc::new(report), shared: self })
     }
 
-    fn weigh(&self, change: impl FnOnce(u64) -> u64) {
+    fn weigh(&self, change: impl FnOnce(&mut Vec<u64>)) {
         // Held while it is written, so that the last value is what stays.
         let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        *weights = change(*weights);
-        self.groups.iter().for_each(|group| group.weigh(*weights));
+        change(&mut weights);
+        let together = settings::together(&weights, self.processors);
+        self.groups.iter().for_each(|group| group.weigh(together));
     }
 
     /// Removes what was made for a worker that does not start.
@@ -248,10 +255,8 @@ impl Enclosure {
             warn!(folder = %folder.display(), %error, "a control group is left");
         }
         let this = Arc::clone(&self);
-        let removed = spawn_blocking(move || {
-            this.shared.weigh(|weights| weights.saturating_sub(this.weight));
-            scratch::remove(this.shared.scratch.folder(), &this.name)
-        });
+        let removed =
+            spawn_blocking(move || scratch::remove(this.shared.scratch.folder(), &this.name));
         if let Ok(Err(error)) = removed.await {
             warn!(folder = self.name, %error, "a scratch folder is left");
         }
@@ -284,6 +289,12 @@ impl Enclosure {
 
 impl Drop for Enclosure {
     fn drop(&mut self) {
+        let found = |weights: &Vec<u64>| weights.iter().position(|&weight| weight == self.weight);
+        self.shared.weigh(|weights| {
+            if let Some(at) = found(weights) {
+                weights.swap_remove(at);
+            }
+        });
         self.shared.living.send_modify(|living| *living -= 1);
     }
 }

@@ -101,10 +101,10 @@ impl Group {
         Ok(Leaf { folder, directory, kind: self.kind.clone(), controllers })
     }
 
-    /// Gives the group the weight of all leaves in it, where it can have one.
-    pub(super) fn weigh(&self, weights: u64) {
+    /// Gives the group a weight, in the unit of `cpu_weight`, where it can have one.
+    pub(super) fn weigh(&self, weight: u64) {
         if self.controllers.contains(&Controller::Cpu) {
-            let Setting { file, value, .. } = settings::together(&self.kind, weights);
+            let Setting { file, value, .. } = settings::around(&self.kind, weight);
             if let Err(error) = write(&self.folder().join(file), &value) {
                 debug!(folder = %self.folder().display(), file, value, %error);
             }

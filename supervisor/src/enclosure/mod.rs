@@ -1,4 +1,4 @@
-//! What holds a worker in: control groups, a scratch folder, and an eye on its memory.
+//! What holds a worker in: control groups, a scratch folder, and an eye on its memory and its files.
 //!
 //! Owns everything on the machine that belongs to one worker and is not its process: the leaves of
 //! control groups that bound its memory, its share of the processors and its number of processes,

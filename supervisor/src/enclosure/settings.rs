@@ -62,13 +62,22 @@ pub(super) fn settings(kind: &Kind, controller: Controller, limits: &HostLimits)
     }
 }
 
-/// What gives the group around all leaves as much weight as they have together. Left as it was made,
-/// it would weigh as much as one process of others: then the more workers are busy, the longer each
-/// of them waits behind the server itself. `weights` is the sum, in the unit of `cpu_weight`.
-pub(super) fn together(kind: &Kind, weights: u64) -> Setting {
+/// What the group around all leaves should weigh, in the unit of `cpu_weight`. Left as it was made, it
+/// would weigh as much as one process of others, on all processors together: one worker that is busy
+/// on one of them would have the others wait, wherever they are. So it weighs what the leaves do,
+/// but no more than the heaviest of them on each processor: a weight is used by whoever is
+/// busy, and what idle workers have is not for one that spins to push the server aside with.
+pub(super) fn together(weights: &[u64], processors: usize) -> u64 {
+    let heaviest = weights.iter().copied().max().unwrap_or(0);
+    let most = heaviest.saturating_mul(u64::try_from(processors).unwrap_or(u64::MAX));
+    weights.iter().fold(0, |sum: u64, weight| sum.saturating_add(*weight)).min(most)
+}
+
+/// What gives the group around all leaves this weight.
+pub(super) fn around(kind: &Kind, weight: u64) -> Setting {
     match kind {
-        Kind::V2 => may("cpu.weight", weights.clamp(1, MOST_WEIGHT)),
-        Kind::V1(_) => may("cpu.shares", shares(weights)),
+        Kind::V2 => may("cpu.weight", weight.clamp(1, MOST_WEIGHT)),
+        Kind::V1(_) => may("cpu.shares", shares(weight)),
     }
 }
 
@@ -161,9 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn all_leaves_together_weigh_what_each_of_them_does() {
+    fn all_leaves_together_weigh_what_they_do_and_no_more_than_processors_can_use() {
+        assert_eq!(together(&[], 4), 0);
+        assert_eq!(together(&[100, 200], 4), 300);
+        assert_eq!(together(&[100; 20], 4), 400);
+        assert_eq!(together(&[100, 300, 100, 100], 1), 300);
+        assert_eq!(together(&[u64::MAX, 1], usize::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn the_group_around_has_a_weight_that_the_kernel_takes() {
         let written = |kind, weights| {
-            let Setting { file, value, .. } = together(kind, weights);
+            let Setting { file, value, .. } = around(kind, weights);
             format!("{file}={value}")
         };
         let v1 = Kind::V1(Controllers::new());

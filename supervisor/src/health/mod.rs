@@ -12,5 +12,5 @@ pub mod watchlist;
 pub use suspects::{
     Conviction, Evidence, Fingerprint, Incarnation, PoisonPolicy, Standing, Suspects,
 };
-pub use verdict::{HealthPolicy, Litter, Observation, Reason, Verdict};
+pub use verdict::{DiskUse, HealthPolicy, Observation, Reason, Verdict};
 pub use watchlist::{Prints, Watchlist};

@@ -43,12 +43,12 @@ pub struct Observation {
     /// Threads of all its processes; `None` if nobody counted.
     pub threads: Option<u32>,
     /// What is in its scratch folder; `None` if nobody looked.
-    pub scratch: Option<Litter>,
+    pub scratch: Option<DiskUse>,
 }
 
 /// What a worker has in its scratch folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Litter {
+pub enum DiskUse {
     Bytes(u64),
     /// So much of this that it is not worth measuring.
     Endless(&'static str),
@@ -77,7 +77,7 @@ pub enum Reason {
     },
     /// It has more on disk than it may, in bytes.
     Scratch {
-        found: Litter,
+        found: DiskUse,
         limit: u64,
     },
     Hung {
@@ -124,7 +124,7 @@ impl HealthPolicy {
     }
 }
 
-impl Litter {
+impl DiskUse {
     fn is_over(self, limit: u64) -> bool {
         match self {
             Self::Bytes(bytes) => bytes > limit,
@@ -133,7 +133,7 @@ impl Litter {
     }
 }
 
-impl fmt::Display for Litter {
+impl fmt::Display for DiskUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
@@ -233,8 +233,8 @@ mod tests {
     fn what_is_on_disk_counts_where_there_is_a_limit_and_somebody_looked() {
         let seen = |scratch| Observation { scratch, ..Observation::default() };
         assert_eq!(reason(&seen(None)), None);
-        assert_eq!(reason(&seen(Some(Litter::Bytes(1 << 20)))), None);
-        for found in [Litter::Bytes((1 << 20) + 1), Litter::Endless("more of it")] {
+        assert_eq!(reason(&seen(Some(DiskUse::Bytes(1 << 20)))), None);
+        for found in [DiskUse::Bytes((1 << 20) + 1), DiskUse::Endless("more of it")] {
             let limit = 1 << 20;
             assert_eq!(reason(&seen(Some(found))), Some(Reason::Scratch { found, limit }));
             let boundless = HealthPolicy { scratch: None, ..POLICY };
@@ -271,7 +271,7 @@ mod tests {
             completions: 0,
             doorbells: 5000,
             facts: 5000,
-            scratch: Some(Litter::Endless("more of it")),
+            scratch: Some(DiskUse::Endless("more of it")),
             memory: Some(5000),
             threads: Some(5000),
         };

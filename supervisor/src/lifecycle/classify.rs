@@ -99,7 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::health::Litter;
+    use crate::health::DiskUse;
     use crate::health::verdict::Flood;
 
     fn any_class() -> impl Strategy<Value = ExitClass> {
@@ -131,7 +131,7 @@ mod tests {
             (StopCause::Unhealthy(Reason::HostMemory { used: 2, limit: 1 }), ExitKind::HostOom),
             (StopCause::Unhealthy(Reason::Threads { seen: 2, limit: 1 }), ExitKind::Quota),
             (
-                StopCause::Unhealthy(Reason::Scratch { found: Litter::Bytes(2), limit: 1 }),
+                StopCause::Unhealthy(Reason::Scratch { found: DiskUse::Bytes(2), limit: 1 }),
                 ExitKind::Quota,
             ),
             (StopCause::Unhealthy(flood), ExitKind::Flood),

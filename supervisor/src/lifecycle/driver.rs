@@ -70,7 +70,7 @@ enum Woken {
     /// A request waits for a worker.
     Demand,
     Judge,
-    /// The worker's memory was looked at.
+    /// Somebody has looked at what the worker has.
     Measured,
 }
 
@@ -119,7 +119,7 @@ impl Driver {
     pub(super) async fn run(mut self, changed: Arc<Notify>) {
         let mut judge = interval(JUDGE_EVERY);
         judge.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while self.inbox.is_some() || self.worker.is_some() || self.launch.is_some() {
             let woken = self.next(&mut judge).await;
             match woken {
                 Woken::Asked(Some(Asked { event, heard })) => {
@@ -127,7 +127,6 @@ impl Driver {
                     self.publish(&changed);
                     drop(heard);
                 }
-                Woken::Asked(None) if self.worker.is_none() && self.launch.is_none() => return,
                 Woken::Asked(None) => self.handle(Event::Unwanted).await,
                 Woken::Launched(outcome) => self.launched(outcome).await,
                 Woken::Reported(report) => self.report(report).await,

@@ -304,10 +304,10 @@ impl Machine {
 
     /// It is told what to load, and has its time for that from now on. Whoever says it does so once.
     fn attached(&mut self) -> Outcome {
-        let next = self.token();
-        let State::Starting { timer, .. } = &mut self.state else { return UNLISTED };
-        *timer = next;
-        let limit = Effect::ArmTimer { token: next, after: self.policy.load_timeout };
+        let State::Starting { worker, coming, .. } = self.state else { return UNLISTED };
+        let timer = self.token();
+        self.state = State::Starting { worker, timer, coming };
+        let limit = Effect::ArmTimer { token: timer, after: self.policy.load_timeout };
         Outcome::Accepted(vec![limit])
     }
 
@@ -562,7 +562,7 @@ fn is_starved(cause: &StopCause, class: ExitClass) -> bool {
     greeting || class == ExitClass::SpawnStarved
 }
 
-/// Whether there is time to ask. Memory and threads are taken from others while a worker makes up its
+/// Whether there is time to ask. Memory, threads and disk are taken from others while a worker makes up its
 /// mind, and one that breaks the protocol is owed no grace in which to go on.
 fn force(why: &health::Reason) -> Force {
     match why {

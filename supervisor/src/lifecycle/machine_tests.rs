@@ -177,6 +177,17 @@ fn the_way_up() {
 }
 
 #[test]
+fn a_worker_that_is_greeted_too_late_is_not_given_more_time() {
+    let mut story = Story::new();
+    let _reserve = story.on(Event::Wanted);
+    let _spawn = story.on(Event::Granted { ticket: story.ticket() });
+    let generation = story.generation();
+    assert_eq!(names(&story.fire()), ["signal", "arm"]);
+    assert_eq!(story.on(Event::Attached { generation }), []);
+    assert_eq!(names(&story.fire()), ["kill", "arm"]);
+}
+
+#[test]
 fn the_way_down() {
     let mut story = Story::to_ready();
     assert_eq!(names(&story.on(Event::Unwanted)), ["withdraw", "arm"]);
@@ -654,7 +665,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(health::Reason::Hung { overdue: SECOND }),
         Just(health::Reason::HostMemory { used: 2, limit: 1 }),
         Just(health::Reason::Threads { seen: 2, limit: 1 }),
-        Just(health::Reason::Scratch { found: health::Litter::Bytes(2), limit: 1 }),
+        Just(health::Reason::Scratch { found: health::DiskUse::Bytes(2), limit: 1 }),
     ];
     prop_oneof![
         4 => Just(Event::Wanted),
@@ -666,6 +677,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => generation().prop_map(|generation| Event::Idle { generation }),
         4 => ticket().prop_map(|ticket| Event::Granted { ticket }),
         1 => ticket().prop_map(|ticket| Event::Denied { ticket, reason: "full".into() }),
+        2 => generation().prop_map(|generation| Event::Attached { generation }),
         4 => generation().prop_map(|generation| Event::Loaded { generation }),
         1 => (generation(), fault, message()).prop_map(|(generation, fault, message)| {
             Event::LoadFailed { generation, fault, message }

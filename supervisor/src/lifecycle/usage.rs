@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::enclosure::{Enclosure, disk, memory};
-use crate::health::Litter;
+use crate::health::DiskUse;
 
 /// What was seen of a worker; memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) struct Usage {
     /// Threads of all its processes; `None` where the kernel limits them.
     pub(super) threads: Option<u32>,
     /// What is in its scratch folder; `None` where there is no limit.
-    pub(super) scratch: Option<Litter>,
+    pub(super) scratch: Option<DiskUse>,
 }
 
 /// How often a worker is looked at whose memory nothing else limits: what it takes between two looks it
@@ -33,7 +33,7 @@ const COUNT_EVERY: Duration = Duration::from_millis(200);
 /// walks through all pages of the process.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The same for its files: each look reads a folder and the names of its descriptors.
+/// How often its files are looked at: a folder is read, and the names of what it has open.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Processes of one worker that are looked at; their number has a limit of its own.
 const MOST_PROCESSES: usize = 1024;
@@ -82,7 +82,10 @@ impl Subject {
                 Some(if private { Usage { private: subject.private(), ..seen } } else { seen })
             };
             let Some(seen) = aside(look).await else { continue };
-            let Some(seen) = seen else { return };
+            let Some(seen) = seen else {
+                // Nothing is to be seen of it, or not now: files cannot be opened without end.
+                if self.enclosure.strong_count() == 0 { return } else { continue }
+            };
             if private {
                 private_at = now + LOOK_EVERY;
             }
@@ -102,18 +105,21 @@ impl Subject {
                 () = sender.closed() => return,
             }
             let subject = self.clone();
-            let Some(found) = aside(move || subject.scratch()).await else { continue };
-            let Some(found) = found else { return };
+            let found = aside(move || subject.scratch()).await.flatten();
+            if self.enclosure.strong_count() == 0 {
+                return;
+            }
+            let Some(found) = found else { continue };
             sender.send_if_modified(|usage| usage.scratch.replace(found) != Some(found));
         }
     }
 
-    /// What all its processes have on disk; `None` when it has gone.
-    fn scratch(&self) -> Option<Litter> {
+    /// What all its processes have on disk; `None` when it has gone, or that cannot be told now.
+    fn scratch(&self) -> Option<DiskUse> {
         let enclosure = self.enclosure.upgrade()?;
         let mut processes = self.others(&enclosure);
         processes.push(self.pid);
-        Some(disk::occupied(&enclosure.report().scratch, &processes))
+        disk::occupied(&enclosure.report().scratch, &processes)
     }
 
     fn private(&self) -> Option<u64> {
@@ -122,7 +128,7 @@ impl Subject {
         Some(others.fold(first, u64::saturating_add))
     }
 
-    /// What somebody has to look at, of all its processes together; `None` when it has gone.
+    /// What somebody has to look at, of all its processes together; `None` when there is nothing to see.
     fn seen(&self) -> Option<Usage> {
         let enclosure = self.enclosure.upgrade()?;
         let report = enclosure.report();

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::child::Child;
 use super::command::{Start, WorkerCommand};
 use super::strays::{Family, Member};
+use super::turns::{self, Turns};
 use super::zygote::{Forked, Zygotes};
 
 /// A handle on all that. The thread ends with the last handle, which is the supervisor's end.
@@ -84,6 +85,8 @@ impl Programs {
         let family = Arc::new(Family::default());
         let of_thread = Arc::clone(&family);
         let run = move || {
+            // What is started here has it from this thread.
+            let _refused = turns::take(Turns::Usual);
             for Job { mut command, started } in queue {
                 let number = |child: &std::process::Child| {
                     i32::try_from(child.id()).expect("the kernel's numbers are an i32")

@@ -78,12 +78,15 @@ const fn absent(syscalls: &'static [(&'static str, i64)], reason: &'static str) 
     Rule { syscalls, when, calls, refusal: Refusal::NotImplemented, reason }
 }
 
+const CLONE_FILES: u32 = 0x0000_0400;
 const CLONE_THREAD: u32 = 0x0001_0000;
+const CLOSE_RANGE_UNSHARE: u32 = 2;
 const SOCK_TYPE: u32 = 0xf;
 const SOCK_DGRAM: u32 = 2;
 const SOCK_RAW: u32 = 3;
 const AF_UNIX: u32 = 1;
 const PR_SET_PDEATHSIG: u32 = 1;
+const PR_SET_DUMPABLE: u32 = 4;
 const F_SETOWN: u32 = 8;
 const F_SETSIG: u32 = 10;
 const F_SETOWN_EX: u32 = 15;
@@ -112,6 +115,7 @@ const HUGE: &str = "huge pages are the machine's, and no limit of a worker count
 const SIGNAL: &str = "a signal must not reach another process";
 const GROUP: &str = "a worker stays in the group that its supervisor signals";
 const OTHERS: &str = "memory and descriptors of other processes";
+const WATCHED: &str = "the supervisor must see what is open";
 const PROCESS: &str = "threads are needed, further processes and programs are not";
 const SCHEDULING: &str = "processor and memory placement of another process of the same user";
 const ATTRIBUTES: &str = "Landlock does not watch attributes: the owner could lock others out";
@@ -170,6 +174,14 @@ pub const RULES: &[Rule] = &[
         calls![SYS_prctl],
         Calls::Equal(0, PR_SET_PDEATHSIG),
         "a worker ends with its supervisor",
+    ),
+    // What the supervisor looks at.
+    always(calls![SYS_prctl], Calls::Equal(0, PR_SET_DUMPABLE), WATCHED),
+    always(calls![SYS_clone], Calls::Bits(0, CLONE_FILES, 0), WATCHED),
+    always(
+        calls![SYS_close_range],
+        Calls::Bits(2, CLOSE_RANGE_UNSHARE, CLOSE_RANGE_UNSHARE),
+        WATCHED,
     ),
     // Other processes.
     always(
