@@ -9,9 +9,11 @@
 //! - `fault`: carries them out.
 //! - [`objects`]: attacks on the memory that is shared with the supervisor.
 //! - `hoard`: processes, threads and descriptors without end.
-//! - [`probe`]: tries what a confinement must refuse.
+//! - [`probe`]: tries what a confinement must refuse; [`calls`] are those of its attempts that are one
+//!   system call each.
 //! - `model`: the engine.
 
+pub mod calls;
 pub mod command;
 mod fault;
 mod hoard;
