@@ -1,4 +1,4 @@
-//! Processes, threads and descriptors without end: what a limit or a confinement must stop.
+//! Processes, threads, descriptors and memory objects without end: what a limit or a confinement must stop.
 
 use std::fs::File;
 use std::thread::Builder;
@@ -6,6 +6,8 @@ use std::thread::Builder;
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, fork, setsid};
+use shared::memory::OwnObject;
+use shared::text::chain;
 
 /// More than any limit that a test sets; it only keeps a machine without limits usable.
 const MOST_DESCRIPTORS: usize = 100_000;
@@ -14,11 +16,14 @@ const MOST_DESCRIPTORS: usize = 100_000;
 const LIFETIME: libc::c_uint = 120;
 /// Bytes; the threads do nothing.
 const STACK: usize = 64 << 10;
+/// Bytes: less than any limit that a test sets, which bounds each object.
+const OBJECT: usize = 8 << 20;
 
 /// What was taken and is not given back.
 #[derive(Debug, Default)]
 pub(super) struct Hoard {
     files: Vec<File>,
+    objects: Vec<OwnObject>,
 }
 
 impl Hoard {
@@ -43,6 +48,18 @@ impl Hoard {
                 std::thread::park();
             };
             thread.spawn(idle).map_err(|error| refused(count, "threads", error))?;
+        }
+        Ok(())
+    }
+
+    /// Fills objects of the kind that large outputs are in, of so many bytes together, until one is
+    /// refused, which is the error.
+    pub(super) fn objects(&mut self, bytes: usize) -> Result<(), String> {
+        for count in 0..bytes.div_ceil(OBJECT) {
+            let object = OwnObject::create(OBJECT);
+            let mut object = object.map_err(|error| refused(count, "objects", chain(&error)))?;
+            object.bytes_mut().fill(1);
+            self.objects.push(object);
         }
         Ok(())
     }
