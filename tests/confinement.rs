@@ -20,6 +20,32 @@ const LEVELS: [&str; 2] = ["standard", "strict"];
 /// Whom files belong to that belong to nobody; here an ordinary user.
 const NOBODY: u32 = 65534;
 
+/// Calls that do nothing, and that no confined worker may make: see `calls` of the echo engine.
+const CALLS: &[&str] = &[
+    // Sockets; the supervisor's own is there already.
+    "socketpair-stream socketpair-datagram socketpair-packet connect bind listen accept",
+    // Signals by the worker's hand or the kernel's, and requests to devices.
+    "tkill pidfd-signal setown-ex setsig fiosetown siocspgrp pdeathsig tiocsti tioclinux figetbsz",
+    // Other processes, further programs.
+    "kcmp advise release nice-others ioprio-others execveat",
+    // Files and the tree of them.
+    "chown utimensat setxattr mount umount chroot open-tree file-handle",
+    // What was given up.
+    "setresuid capset setns personality",
+    // What counts for a user or the machine.
+    "lease notify inotify inotify-watch io-setup huge-pages huge-object semctl msgctl mq-open",
+    "keyctl add-key request-key clock-set syncfs",
+    // Ways into the kernel.
+    "bpf perf userfaultfd io-uring seccomp ldt fanotify vmsplice",
+];
+/// The same with another process.
+const CALLS_TO_OTHERS: &str =
+    "tgkill sigqueue write-memory scheduler sched-param sched-attr ioprio";
+/// Refused as if the kernel had none of it: the C library has another way.
+const ABSENT: &str = "clone3";
+/// Refused where the limit on private memory is the only one.
+const UNCOUNTED: &str = "shared-memory object secret-object";
+
 /// What is outside of the worker of `m`, to be reached for.
 struct Outside {
     server: Supervisor,
@@ -116,7 +142,97 @@ fn a_confined_worker_of_an_ordinary_user_reaches_nothing() {
     }
 }
 
-/// Without this the two tests above would show nothing.
+/// What came of a call: the error that it was refused with, or `None`, let through.
+fn refusal(server: &Supervisor, call: &str) -> Option<String> {
+    let answer = server.infer(&Infer::command("m", &format!("probe call {call}")));
+    match answer.status {
+        200 => None,
+        500 => Some(answer.text()),
+        _ => panic!("{call}: {}", answer.text()),
+    }
+}
+
+#[track_caller]
+fn assert_refused(server: &Supervisor, calls: impl IntoIterator<Item = String>, error: &str) {
+    for call in calls {
+        let refused = refusal(server, &call);
+        assert!(refused.as_ref().is_some_and(|text| text.contains(error)), "{call}: {refused:?}");
+    }
+}
+
+fn calls(names: &str) -> impl Iterator<Item = String> {
+    names.split_whitespace().map(str::to_owned)
+}
+
+/// All that are refused with `EPERM`.
+fn all_calls(server: &Supervisor) -> Vec<String> {
+    let other = server.worker("other").pid;
+    let to_others = calls(CALLS_TO_OTHERS).map(|call| format!("{call} {other}"));
+    CALLS.iter().flat_map(|names| calls(names)).chain(to_others).collect()
+}
+
+fn users(test: &str) -> Vec<Option<u32>> {
+    if another_user_or_skip(test) { vec![None, Some(NOBODY)] } else { vec![None] }
+}
+
+fn levels_and_users(test: &str) -> Vec<(&'static str, Option<u32>)> {
+    let users = users(test);
+    LEVELS.into_iter().flat_map(|level| users.iter().map(move |user| (level, *user))).collect()
+}
+
+fn of_user(builder: Builder, user: Option<u32>) -> Builder {
+    user.into_iter().fold(builder, Builder::user)
+}
+
+#[test]
+fn every_call_is_refused_as_the_table_says() {
+    for (level, user) in levels_and_users("every_call_is_refused_as_the_table_says") {
+        let server = of_user(two_models(level), user).start();
+        let neighbour = server.load_on("other");
+        assert_refused(&server, all_calls(&server), "EPERM");
+        assert_refused(&server, calls(ABSENT), "ENOSYS");
+        assert_eq!(server.worker("m").generation, 1);
+        neighbour.wait_for_more(10);
+        neighbour.assert_no_errors();
+    }
+}
+
+/// Without this the test above would show nothing: each call is there, and neither root's powers nor
+/// the want of them decide.
+#[test]
+fn every_call_is_let_through_without_a_confinement() {
+    let test = "every_call_is_let_through_without_a_confinement";
+    // As in a container, whose filter refuses many of them to the server already.
+    let filtered = fs::read_to_string("/proc/self/status").unwrap().contains("Seccomp:\t2");
+    for user in users(test) {
+        let server = of_user(two_models("none"), user).start();
+        for call in all_calls(&server).into_iter().chain(calls(ABSENT)) {
+            let Some(refused) = refusal(&server, &call) else { continue };
+            // The one call that a setting of the machine refuses with the same error.
+            let by_the_machine = filtered || refused.contains("ENOSYS") || call == "io-uring";
+            assert!(by_the_machine, "{user:?}: {call}: {refused}");
+            skipped(test, &format!("{call}: nobody here may: {refused}"));
+        }
+    }
+}
+
+#[test]
+fn memory_that_the_only_limit_does_not_count_is_refused() {
+    for level in LEVELS {
+        let off = two_models(level).set("limits.cgroup", "off");
+        let limited = off.set("models.m.memory_limit", "1GiB").start();
+        assert_refused(&limited, calls(UNCOUNTED), "EPERM");
+        limited.infer(&Infer::echo("other")).assert_status(200);
+        let unlimited = two_models(level).start();
+        for call in calls(UNCOUNTED) {
+            let refused = refusal(&unlimited, &call);
+            // A kernel without secret memory says so.
+            assert!(refused.is_none_or(|text| text.contains("ENOSYS")), "{level}: {call}");
+        }
+    }
+}
+
+/// Without this the tests of what a confined worker reaches would show nothing.
 #[test]
 fn a_worker_without_a_confinement_reaches_all_of_it() {
     let outside = Outside::new(two_models("none"));
@@ -257,16 +373,13 @@ fn a_real_model_runs_in_every_confinement() {
     if !binaries().join("bulkhead-worker-torch").is_file() {
         return skipped(test, "bulkhead-worker-torch is not built; use scripts/test");
     }
-    let users = if another_user_or_skip(test) { vec![None, Some(NOBODY)] } else { vec![None] };
-    let level_and_user =
-        LEVELS.iter().flat_map(|level| users.iter().map(move |user| (level, user)));
-    for (level, user) in level_and_user {
+    for (level, user) in levels_and_users(test) {
         let builder = Supervisor::new()
             .set("repository.paths", &json!([models]).to_string())
             .set("repository.startup", r#"["digits"]"#)
             .set("worker.slot_size", "4KiB")
             .set("worker.confinement", level);
-        let server = user.iter().fold(builder, |builder, user| builder.user(*user)).start();
+        let server = of_user(builder, user).start();
         let said = server.logs().wait_for_number(1, "digits", "worker confined");
         assert!(said[0]["holds"].as_str().is_some_and(|holds| holds.contains("seccomp")));
         // 32 images of 256 bytes are more than a slot has.

@@ -110,6 +110,33 @@ fn where_nothing_else_holds_it_memory_is_watched() {
     neighbour.assert_no_errors();
 }
 
+/// A confinement bounds private memory and each object by itself: the objects together are left to the
+/// watchdog, which looks at the worker inside of its namespaces.
+#[test]
+fn what_a_confined_worker_hoards_past_its_own_limit_is_watched() {
+    for level in ["standard", "strict"] {
+        let server = victim_and_neighbour()
+            .set("limits.cgroup", "off")
+            .set("worker.confinement", level)
+            .set("models.victim.memory_limit", "64MiB")
+            .set("worker.stop_timeout", "1h")
+            .start();
+        let limits = limits_of(&server, "victim");
+        assert!(limits.contains("by RLIMIT_DATA and a watchdog"), "{limits}");
+        let neighbour = server.load_on("neighbour");
+        // Refused, and lived through.
+        server.infer(&Infer::command("victim", "leak 300MiB").once()).assert_status(507);
+        assert_eq!(server.worker("victim").generation, 1);
+        let hoarder = server.infer_aside(Infer::command("victim", "objects 300MiB").once());
+        let (_, why) = last_exit(&server, "victim");
+        assert!(why.contains("of host memory, memory_limit is 67108864"), "{level}: {why}");
+        // It may have answered between two looks.
+        let _late = hoarder.answer();
+        server.infer(&Infer::echo("victim")).assert_status(200);
+        neighbour.assert_no_errors();
+    }
+}
+
 #[test]
 fn where_nothing_else_holds_them_threads_are_counted() {
     for (confinement, held) in [

@@ -1,11 +1,12 @@
 //! Workers that come up as copies of a process that has their framework loaded.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use tests::cgroups::{groups_of, leaves_of, setting};
 use tests::workers::{private_kilobytes, zygotes_of};
 use tests::{Echo, Infer, Supervisor, folder_or_skip, wait};
 
@@ -96,31 +97,97 @@ fn an_unload_is_heard_while_a_zygote_hangs() {
     server.infer(&Infer::echo("m")).assert_status(200);
 }
 
-/// Killed in the moment between the copy and the word of it, which takes a debugger to hit.
+/// A copy that has not run yet, and the zygote that stands where it made it.
+struct Newborn {
+    zygote: Pid,
+    copy: Pid,
+}
+
+impl Newborn {
+    /// Of the worker that takes the place of `m`, which is killed; `None` after saying that `test` is
+    /// skipped. It takes a debugger to see this moment.
+    fn of_next_worker(server: &Supervisor, test: &str) -> Option<Self> {
+        let zygote = Pid::from_raw(zygotes_of(server.pid()).remove(0).pid);
+        let stops = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
+        if let Err(error) = ptrace::seize(zygote, stops) {
+            tests::skipped(test, &format!("it may not trace: {error}"));
+            return None;
+        }
+        server.worker("m").kill(Signal::SIGKILL);
+        wait::until_true("a copy", || {
+            let seen = waitpid(zygote, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+            matches!(seen, Ok(WaitStatus::PtraceEvent(..)))
+        });
+        let copy = ptrace::getevent(zygote).expect("it stands at the event");
+        Some(Self { zygote, copy: Pid::from_raw(i32::try_from(copy).expect("a process id")) })
+    }
+
+    fn let_copy_run(&self) {
+        wait::until_true("a copy that can be let go", || {
+            let _seen = waitpid(self.copy, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+            ptrace::detach(self.copy, None).is_ok()
+        });
+    }
+}
+
+/// Killed in the moment between the copy and the word of it.
 #[test]
 fn a_copy_that_its_zygote_could_not_tell_of_is_ended_and_reaped() {
     let server = Supervisor::with_echo("m").start();
-    let zygote = Pid::from_raw(zygotes_of(server.pid()).remove(0).pid);
-    let stops = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
-    if let Err(error) = ptrace::seize(zygote, stops) {
-        let name = "a_copy_that_its_zygote_could_not_tell_of_is_ended_and_reaped";
-        return tests::skipped(name, &format!("it may not trace: {error}"));
-    }
-    server.worker("m").kill(Signal::SIGKILL);
-    wait::until_true("a copy", || {
-        let seen = waitpid(zygote, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
-        matches!(seen, Ok(WaitStatus::PtraceEvent(..)))
-    });
-    let copy = ptrace::getevent(zygote).expect("it stands at the event");
-    let copy = Pid::from_raw(i32::try_from(copy).expect("a process id"));
+    let test = "a_copy_that_its_zygote_could_not_tell_of_is_ended_and_reaped";
+    let Some(newborn) = Newborn::of_next_worker(&server, test) else { return };
+    let (zygote, copy) = (newborn.zygote, newborn.copy);
     kill(zygote, Signal::SIGKILL).expect("it is there");
-    wait::until_true("a copy that can be let go", || {
-        let _seen = waitpid(copy, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
-        ptrace::detach(copy, None).is_ok()
-    });
+    newborn.let_copy_run();
     let _seen = waitpid(zygote, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
     wait::until_true("nothing of the copy", || !Path::new(&format!("/proc/{copy}")).exists());
     server.wait_for_generation("m", 2);
+}
+
+/// Whether the server has groups, and the process a leaf of its own in each of them.
+fn has_leaves(server: &Supervisor, pid: i32) -> bool {
+    let (groups, leaves) = (groups_of(server.pid()), leaves_of(pid));
+    let own = |leaf: &PathBuf| setting(std::slice::from_ref(leaf), "cgroup.procs");
+    leaves.len() == groups.len() && leaves.iter().all(|leaf| own(leaf) == Some(pid.to_string()))
+}
+
+#[test]
+fn a_copy_is_in_leaves_of_its_own_and_its_zygote_in_none() {
+    let test = "a_copy_is_in_leaves_of_its_own_and_its_zygote_in_none";
+    let server = Supervisor::with_echo("m").echo("other", &Echo::default()).start();
+    if groups_of(server.pid()).is_empty() {
+        return tests::skipped(test, "there are no control groups to be had");
+    }
+    wait_until_ready(&server, 1);
+    for model in ["m", "other"] {
+        server.worker(model).kill(Signal::SIGKILL);
+        server.wait_for_generation(model, 2);
+        let worker = server.worker(model);
+        assert!(has_leaves(&server, worker.pid), "{model}");
+        // A program would show its own.
+        assert_eq!(worker.variable("TMPDIR"), zygotes_of(server.pid())[0].variable("TMPDIR"));
+    }
+    let zygotes = zygotes_of(server.pid());
+    assert!(zygotes.iter().all(|zygote| leaves_of(zygote.pid).is_empty()), "{zygotes:?}");
+}
+
+/// A copy that has not run has not been greeted either.
+#[test]
+fn a_copy_is_in_its_leaves_before_it_is_greeted() {
+    let test = "a_copy_is_in_its_leaves_before_it_is_greeted";
+    let server = Supervisor::with_echo("m").start();
+    if groups_of(server.pid()).is_empty() {
+        return tests::skipped(test, "there are no control groups to be had");
+    }
+    let Some(newborn) = Newborn::of_next_worker(&server, test) else { return };
+    ptrace::detach(newborn.zygote, None).expect("it stands at the event");
+    let copy = newborn.copy.as_raw();
+    wait::until_true("its leaves", || has_leaves(&server, copy));
+    newborn.let_copy_run();
+    server.wait_for_generation("m", 2);
+    let worker = server.worker("m");
+    assert_eq!((worker.pid, worker.generation), (copy, 2));
+    assert!(has_leaves(&server, copy));
 }
 
 #[test]

@@ -23,6 +23,8 @@ use crate::workers::{WorkerProcess, descriptors, workers_of};
 
 /// What a server needs to serve models of `echo`.
 const PROGRAMS: [&str; 2] = ["bulkhead", "bulkhead-worker"];
+/// Of a framework, and only there if it was built.
+const FURTHER_PROGRAMS: [&str; 1] = ["bulkhead-worker-torch"];
 
 /// Where the binaries under test are: `BULKHEAD_BIN_DIR`, or where cargo put this test.
 pub fn binaries() -> PathBuf {
@@ -170,7 +172,8 @@ impl Builder {
 fn programs_for_others(folder: &Path) -> PathBuf {
     let programs = folder.join("bin");
     fs::create_dir(&programs).expect("the folder is ours");
-    for program in PROGRAMS {
+    let built = |program: &&str| binaries().join(program).is_file();
+    for program in PROGRAMS.into_iter().chain(FURTHER_PROGRAMS.into_iter().filter(built)) {
         let (from, to) = (binaries().join(program), programs.join(program));
         // A copy only where the two are on different filesystems: it takes its time.
         fs::hard_link(&from, &to)

@@ -1,6 +1,7 @@
 //! What a worker gives up before it reads a byte of its model, and what of it the kernel took.
 //!
 //! - [`rules`]: the refused system calls as data, each with its reason.
+//! - `sensitive`: of the calls that matter, which ones the rules leave open and why; a test.
 //! - `plan`: which files a worker needs, as data.
 //! - `limits`, `capabilities`, `landlock`, `seccomp`, `namespaces`: one measure a file.
 //! - `apply`: all of them, in the order that they need.
@@ -21,6 +22,8 @@ mod namespaces;
 mod plan;
 pub mod rules;
 mod seccomp;
+#[cfg(test)]
+mod sensitive;
 
 pub use apply::apply;
 pub use namespaces::{SeparateError, Separated, separate};

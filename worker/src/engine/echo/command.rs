@@ -31,6 +31,7 @@
 //! fork-bomb N             processes until one is refused, or N; they stay
 //! orphan                  a process that belongs to nobody, in a session of its own; it stays
 //! threads N               threads until one is refused, or N; they stay
+//! objects 100MiB          touch memory in shared objects and keep it, if none is refused
 //! descriptors             open files until one is refused; they stay open
 //! variable NAME           NAME=VALUE of the environment, as a line on stdout
 //! probe WHAT ...          try something that a confined worker must not be able to do: see [`Probe`]
@@ -63,6 +64,7 @@ pub enum Command {
     ForkBomb(u32),
     Orphan,
     Threads(u32),
+    Objects(usize),
     Descriptors,
     /// Bytes that are written to the scratch folder, and whether their file keeps its name.
     Fill(usize, Name),
@@ -147,6 +149,7 @@ impl Command {
             "fork-bomb" => number("fork-bomb", argument).map(Self::ForkBomb),
             "orphan" => bare("orphan", argument, Self::Orphan),
             "threads" => number("threads", argument).map(Self::Threads),
+            "objects" => size("objects", argument).map(Self::Objects),
             "descriptors" => bare("descriptors", argument, Self::Descriptors),
             "fill" => size("fill", argument).map(|bytes| Self::Fill(bytes, Name::Kept)),
             "fill-unnamed" => {
@@ -282,6 +285,7 @@ mod tests {
             ("stop", Command::Stop),
             ("allocate 100MiB", Command::Allocate(100 << 20)),
             ("leak 1GiB", Command::Leak(1 << 30)),
+            ("objects 1MiB", Command::Objects(1 << 20)),
             ("threads 9", Command::Threads(9)),
             ("fill 1MiB", Command::Fill(1 << 20, Name::Kept)),
             ("fill-unnamed 1MiB", Command::Fill(1 << 20, Name::Removed)),

@@ -1,4 +1,5 @@
-//! Processes, threads, descriptors and files without end: what a limit or a confinement must stop.
+//! Processes, threads, descriptors, files and memory objects without end: what a limit or a confinement
+//! must stop.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,6 +8,8 @@ use std::thread::Builder;
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, fork, setsid};
+use shared::memory::OwnObject;
+use shared::text::chain;
 
 use super::command::Name;
 
@@ -17,6 +20,8 @@ const MOST_DESCRIPTORS: usize = 100_000;
 const LIFETIME: libc::c_uint = 120;
 /// Bytes; the threads do nothing.
 const STACK: usize = 64 << 10;
+/// Bytes: less than any limit that a test sets, which bounds each object.
+const OBJECT: usize = 8 << 20;
 
 /// Bytes that are written at a time.
 const PIECE: usize = 1 << 20;
@@ -25,6 +30,7 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Hoard {
     files: Vec<File>,
+    objects: Vec<OwnObject>,
 }
 
 impl Hoard {
@@ -66,6 +72,18 @@ impl Hoard {
             file.write_all(piece).map_err(|error| refused(written, "bytes", error))?;
         }
         self.files.push(file);
+        Ok(())
+    }
+
+    /// Fills objects of the kind that large outputs are in, of so many bytes together, until one is
+    /// refused, which is the error.
+    pub(super) fn objects(&mut self, bytes: usize) -> Result<(), String> {
+        for count in 0..bytes.div_ceil(OBJECT) {
+            let object = OwnObject::create(OBJECT);
+            let mut object = object.map_err(|error| refused(count, "objects", chain(&error)))?;
+            object.bytes_mut().fill(1);
+            self.objects.push(object);
+        }
         Ok(())
     }
 

@@ -8,10 +8,12 @@
 //! - [`command`]: the language of an optional BYTES input named `COMMAND`: faults of one request.
 //! - `fault`: carries them out.
 //! - [`objects`]: attacks on the memory that is shared with the supervisor.
-//! - `hoard`: processes, threads and descriptors without end.
-//! - [`probe`]: tries what a confinement must refuse.
+//! - `hoard`: processes, threads, descriptors and memory objects without end.
+//! - [`probe`]: tries what a confinement must refuse; [`calls`] are those of its attempts that are one
+//!   system call each.
 //! - `model`: the engine.
 
+pub mod calls;
 pub mod command;
 mod fault;
 mod hoard;

@@ -103,6 +103,7 @@ impl Echo {
             Command::ForkBomb(most) => self.hoard.processes(most).map_err(EngineError::Model)?,
             Command::Orphan => self.hoard.orphan().map_err(EngineError::Model)?,
             Command::Threads(most) => self.hoard.threads(most).map_err(EngineError::Model)?,
+            Command::Objects(bytes) => self.hoard.objects(bytes).map_err(EngineError::Model)?,
             Command::Descriptors => self.hoard.descriptors().map_err(EngineError::Model)?,
             Command::Fill(bytes, name) => {
                 self.hoard.fill(bytes, name).map_err(EngineError::Model)?;

@@ -11,6 +11,7 @@
 //! probe group                          leave the group of processes
 //! probe fork|exec                      a process more, a program
 //! probe namespace|new-call|shared      a user namespace; a call too new to be known; shared memory
+//! probe call NAME [PID]                a system call that does nothing, of `calls`
 //! ```
 
 use std::fs::{self, File};
@@ -28,6 +29,8 @@ use nix::sched::{CloneFlags, CpuSet};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use nix::sys::uio::RemoteIoVec;
 use nix::unistd::Pid;
+
+use crate::engine::echo::calls::Call;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -53,6 +56,7 @@ pub enum Probe {
     Namespace,
     NewCall,
     Shared,
+    Call(Call),
 }
 
 /// Longer than any connection on one machine takes.
@@ -88,6 +92,7 @@ impl Probe {
             "namespace" => Some(Self::Namespace),
             "new-call" => Some(Self::NewCall),
             "shared" => Some(Self::Shared),
+            "call" => Call::parse(rest).map(Self::Call),
             _ => None,
         }
     }
@@ -116,6 +121,7 @@ impl Probe {
             Self::Namespace => errno(nix::sched::unshare(CloneFlags::CLONE_NEWUSER)),
             Self::NewCall => errno(new_call()),
             Self::Shared => errno(shared()),
+            Self::Call(call) => call.attempt(),
         }
     }
 }
