@@ -45,6 +45,9 @@ pub enum StartError {
     RuntimeFile(PathBuf, #[source] io::Error),
 }
 
+/// How long a thread for work that blocks waits for more of it. Each keeps memory meanwhile.
+const KEEP_THREADS: Duration = Duration::from_secs(1);
+
 /// A server that is bound and not yet serving.
 #[derive(Debug)]
 pub struct App {
@@ -71,6 +74,7 @@ pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
     let runtime = builder
         .thread_name("supervisor")
         .enable_all()
+        .thread_keep_alive(KEEP_THREADS)
         .on_thread_park(move || parking.on_park())
         .on_thread_unpark(move || unparking.on_unpark())
         .build();

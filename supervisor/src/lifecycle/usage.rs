@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
@@ -81,7 +81,7 @@ impl Subject {
                 let seen = subject.seen()?;
                 Some(if private { Usage { private: subject.private(), ..seen } } else { seen })
             };
-            let Some(seen) = aside(look).await else { continue };
+            let Some(seen) = aside(&AT_PROCESSES, look).await else { continue };
             let Some(seen) = seen else {
                 // Nothing is to be seen of it, or not now: files cannot be opened without end.
                 if self.enclosure.strong_count() == 0 { return } else { continue }
@@ -105,7 +105,7 @@ impl Subject {
                 () = sender.closed() => return,
             }
             let subject = self.clone();
-            let found = aside(move || subject.scratch()).await.flatten();
+            let found = aside(&AT_FILES, move || subject.scratch()).await.flatten();
             if self.enclosure.strong_count() == 0 {
                 return;
             }
@@ -172,8 +172,17 @@ fn ticks(every: Duration) -> Interval {
     ticks
 }
 
+/// Looks at a time, of all workers: each has a thread meanwhile, which keeps memory for itself for a
+/// while. A disk that does not answer holds up looks at files alone.
+static AT_PROCESSES: Semaphore = Semaphore::const_new(2);
+static AT_FILES: Semaphore = Semaphore::const_new(1);
+
 /// Runs what may block; `None` if the kernel refuses a thread for it.
-async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+async fn aside<T: Send + 'static>(
+    turn: &Semaphore,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let _turn = turn.acquire().await.ok()?;
     // In a task of its own, which panics then: whoever is watched may be why. The next look may have
     // a thread.
     let looked = tokio::spawn(async move { spawn_blocking(look).await });

@@ -19,8 +19,8 @@ const RECOVERY: Duration = Duration::from_secs(30);
 /// part of what large bodies took, and a connection keeps a buffer for the largest that it has carried.
 /// Both come and go by tens of megabytes and stay below this however long a run is; a leak does not.
 const GROWTH: u64 = 64_000;
-/// The server's threads for work that blocks come and go: each stays ten seconds, and the looks at
-/// workers' memory and the sweeps for orphans keep some busy while there is traffic.
+/// The server's threads for work that blocks come and go: each stays a second, and the looks at workers'
+/// memory and the sweeps for orphans keep some busy while there is traffic.
 const THREADS: usize = 16;
 /// Connections of this program's clients that are just being made again.
 const DESCRIPTORS: usize = 6;

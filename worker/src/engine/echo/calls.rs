@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-/// One call of [`CALLS`].
+/// One call of the table below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     number: i64,
