@@ -53,7 +53,7 @@ def run(options):
 class Result:
     def __init__(self):
         self.starts, self.errors, self.neighbour_errors = [], 0, 0
-        self.neighbour = {"before": [], "during": [], "after": []}
+        self.neighbour = {"before": [], "during": [], "after": [], "throughout": []}
 
 
 def one_round(folder, start, options, result):
@@ -85,8 +85,10 @@ def kill(server, victim):
 
 
 def sort_by_phase(answers, faults, phases):
-    """Latencies in ms. Half of the calm time between two faults counts as after, half as before."""
+    """Latencies in ms. Half of the calm time between two faults counts as after, half as before; all of it
+    from the first kill on is throughout."""
     calm = int(CALM * 1e9 / 2)
+    phases["throughout"] += [(b - a) / MS for a, b, _ in answers if b >= faults[0][0]]
     for killed, answered in faults:
         end = answered + AFTERMATH
         spans = {"before": (killed - calm, killed), "during": (killed, end), "after": (end, end + calm - AFTERMATH)}
