@@ -8,11 +8,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// From here on, telling the runtime costs less than what it saves: about 100 µs of JSON.
 const HEAVY_BYTES: usize = 256 << 10;
 
-/// As much of it at a time as keeps all processors busy twice over. More would only be more threads,
-/// each with memory that its allocator keeps, that wait for the same processors.
+/// Pieces of it at a time, far more than keep all processors busy. What is more is done in place, and
+/// holds up a thread of the runtime: a thread for each would be memory without end.
 static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Semaphore::new(2 * processors)
+    Semaphore::new(8 * processors)
 });
 
 /// Runs `work`, which goes over so many bytes. Other tasks of this thread move away if it is much, and

@@ -99,12 +99,21 @@ fn descriptor_exhaustion() {
 }
 
 /// A file that has lost its name takes as much of the disk.
+pub(crate) fn disk_bombs() -> Vec<Row> {
+    let row = || Row::new().set("scratch_limit", "8MiB");
+    ["fill 64MiB", "fill-unnamed 64MiB"]
+        .map(|command| row().strike(command, &[200], "").back_after("quota"))
+        .into()
+}
+
 #[test]
 fn a_scratch_folder_that_grows_without_end() {
-    for command in ["fill 64MiB", "fill-unnamed 64MiB"] {
-        let row = Row::new().set("scratch_limit", "8MiB").strike(command, &[200], "");
-        row.back_after("quota").run();
-    }
+    disk_bombs().into_iter().for_each(Row::run);
+}
+
+#[test]
+fn a_scratch_folder_without_a_limit() {
+    Row::new().set("scratch_limit", "none").strike("fill 64MiB", &[200], "").run();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 use tests::another_user_or_skip;
 
 use crate::ends::hang;
+use crate::exhaustion::disk_bombs;
 use crate::row::Row;
 
 /// A user who owns nothing.
@@ -43,7 +44,9 @@ fn as_programs() {
 
 #[test]
 fn in_namespaces() {
-    each(commonest(), |row| row.set("confinement", "strict"));
+    let strict = |row: Row| row.set("confinement", "strict");
+    each(commonest(), strict);
+    each(disk_bombs(), strict);
 }
 
 #[test]
@@ -61,6 +64,7 @@ fn of_an_ordinary_user() {
     if another_user_or_skip("of_an_ordinary_user") {
         each(commonest(), |row| row.user(NOBODY));
         each(memory_bombs(), |row| row.user(NOBODY));
+        each(disk_bombs(), |row| row.user(NOBODY));
     }
 }
 

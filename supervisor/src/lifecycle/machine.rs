@@ -562,8 +562,8 @@ fn is_starved(cause: &StopCause, class: ExitClass) -> bool {
     greeting || class == ExitClass::SpawnStarved
 }
 
-/// Whether there is time to ask. Memory, threads and disk are taken from others while a worker makes up its
-/// mind, and one that breaks the protocol is owed no grace in which to go on.
+/// Whether there is time to ask. Memory, threads and disk are taken from others while a worker makes
+/// up its mind, and one that breaks the protocol is owed no grace in which to go on.
 fn force(why: &health::Reason) -> Force {
     match why {
         health::Reason::HostMemory { .. }

@@ -1,12 +1,15 @@
-//! The table of the lifecycle, row by row, and what any sequence of events must leave true.
-
-use proptest::prelude::*;
+//! The table of the lifecycle, row by row.
 
 use super::super::event::ExitClass;
 use super::super::restart::Backoff;
 use super::super::state::{Availability, Status};
 use super::*;
 use crate::exit_kind::ExitPattern;
+
+#[path = "machine_properties.rs"]
+mod properties;
+#[path = "machine_rest_tests.rs"]
+mod rest;
 
 const SECOND: Duration = Duration::from_secs(1);
 const RESTARTS_SLOW: &str =
@@ -564,77 +567,6 @@ fn a_worker_that_is_to_come_back_is_not_forgotten_when_memory_is_denied() {
 }
 
 #[test]
-fn a_model_that_nobody_uses_rests_until_somebody_does() {
-    let mut story = Story::to_ready();
-    let generation = story.generation();
-    assert_eq!(names(&story.on(Event::Idle { generation })), ["withdraw", "arm"]);
-    assert_eq!(story.availability(), Availability::Ready);
-    assert_eq!(names(&story.on(Event::Drained { generation })), ["fail", "signal", "arm"]);
-    let effects = story.exit(ExitClass::Code(0));
-    assert_eq!(names(&effects), ["release", "record"]);
-    let Some(Effect::Record(Record::Exited(record))) = effects.get(1) else { panic!() };
-    assert_eq!(record.kind, ExitKind::Retired);
-    assert_eq!(
-        story.machine.status(),
-        Status {
-            availability: Availability::Ready,
-            reason: "idle: the next request starts a worker".into()
-        }
-    );
-    assert_eq!(story.outcome(Event::Wanted), REPEAT);
-    assert_eq!(names(&story.on(Event::Demand)), ["reserve"]);
-    assert_eq!(story.outcome(Event::Demand), REPEAT);
-    let ticket = story.ticket();
-    let _spawn = story.on(Event::Granted { ticket });
-    assert_eq!(story.availability(), Availability::Ready, "it was, and will be in a moment");
-    let generation = story.generation();
-    assert_eq!(names(&story.on(Event::Loaded { generation })), ["publish"]);
-}
-
-#[test]
-fn demand_on_the_way_to_rest_brings_a_worker_up_again() {
-    for drained in [false, true] {
-        let mut story = Story::to_ready();
-        let generation = story.generation();
-        let _withdraw = story.on(Event::Idle { generation });
-        if drained {
-            let _signal = story.on(Event::Drained { generation });
-        }
-        assert!(story.machine.state().heeds_demand());
-        assert_eq!(story.outcome(Event::Demand), NO_EFFECTS);
-        assert!(!story.machine.state().heeds_demand());
-        assert_eq!(story.availability(), Availability::Ready);
-        let effects = names(&story.exit(ExitClass::Code(0)));
-        assert_eq!(effects.last(), Some(&"reserve"), "{effects:?}");
-    }
-}
-
-#[test]
-fn a_model_at_rest_can_be_unloaded_and_forgets_no_request_for_memory() {
-    let rest = || {
-        let mut story = Story::to_ready();
-        let generation = story.generation();
-        let _withdraw = story.on(Event::Idle { generation });
-        let _gone = story.exit(ExitClass::Code(0));
-        story
-    };
-    for event in [Event::Unwanted, Event::ServerEnds, Event::StopNow] {
-        let mut story = rest();
-        assert_eq!(story.outcome(event), NO_EFFECTS);
-        assert_eq!(story.name(), "unloaded");
-        assert_eq!(story.outcome(Event::Demand), REPEAT);
-    }
-    let mut story = rest();
-    let _reserve = story.on(Event::Demand);
-    let denied = Event::Denied { ticket: story.ticket(), reason: "full".into() };
-    assert_eq!(names(&story.on(denied)), ["record", "arm"]);
-    assert_eq!(story.machine.status().reason, "tries again after 1s: full");
-    assert_eq!(names(&story.fire()), ["reserve"]);
-    let denied = Event::Denied { ticket: story.ticket(), reason: "full".into() };
-    assert_eq!(names(&story.on(denied)), ["record", "arm"], "it is still wanted by a request");
-}
-
-#[test]
 fn the_end_of_the_server_ends_its_workers_cleanly() {
     let mut story = Story::to_ready();
     let _withdraw = story.on(Event::ServerEnds);
@@ -643,94 +575,4 @@ fn the_end_of_the_server_ends_its_workers_cleanly() {
         panic!("{effects:?}")
     };
     assert_eq!(record.kind, ExitKind::Clean);
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    let generation = || (0_u64..6).prop_map(Generation);
-    let ticket = || (0_u64..12).prop_map(Ticket);
-    let message = || Just("x".to_owned());
-    let class = prop_oneof![
-        Just(ExitClass::Signal(9)),
-        Just(ExitClass::Code(78)),
-        Just(ExitClass::SpawnStarved),
-        Just(ExitClass::DeviceOutOfMemory),
-    ];
-    let exit = class.prop_map(|class| ExitReport { class, detail: String::new() });
-    let fault = prop_oneof![
-        Just(LoadFault::Transient),
-        Just(LoadFault::Permanent),
-        Just(LoadFault::Starved)
-    ];
-    let why = prop_oneof![
-        Just(health::Reason::Hung { overdue: SECOND }),
-        Just(health::Reason::HostMemory { used: 2, limit: 1 }),
-        Just(health::Reason::Threads { seen: 2, limit: 1 }),
-        Just(health::Reason::Scratch { found: health::DiskUse::Bytes(2), limit: 1 }),
-    ];
-    prop_oneof![
-        4 => Just(Event::Wanted),
-        1 => Just(Event::Unwanted),
-        1 => Just(Event::ServerEnds),
-        1 => Just(Event::StopNow),
-        1 => Just(Event::OperatorReset),
-        1 => Just(Event::Demand),
-        1 => generation().prop_map(|generation| Event::Idle { generation }),
-        4 => ticket().prop_map(|ticket| Event::Granted { ticket }),
-        1 => ticket().prop_map(|ticket| Event::Denied { ticket, reason: "full".into() }),
-        2 => generation().prop_map(|generation| Event::Attached { generation }),
-        4 => generation().prop_map(|generation| Event::Loaded { generation }),
-        1 => (generation(), fault, message()).prop_map(|(generation, fault, message)| {
-            Event::LoadFailed { generation, fault, message }
-        }),
-        1 => (generation(), why).prop_map(|(generation, why)| Event::Unhealthy { generation, why }),
-        1 => generation().prop_map(|generation| Event::Drained { generation }),
-        1 => (generation(), exit).prop_map(|(generation, exit)| {
-            Event::Exited { generation, exit, jitter: Jitter::NONE }
-        }),
-        1 => (0_u64..30).prop_map(|token| Event::Timer { token: Token(token) }),
-    ]
-}
-
-proptest! {
-    /// Whatever comes, in whatever order, with whatever numbers: what is ignored changes nothing,
-    /// and each grant that was taken up is released once.
-    #[test]
-    fn no_sequence_of_events_breaks_the_books(events in prop::collection::vec(any_event(), 0..200)) {
-        let mut machine = Machine::new(policy());
-        let mut spawned = Vec::new();
-        let mut released = Vec::new();
-        for (second, event) in (0_u64..).zip(events) {
-            let before = machine.state().clone();
-            let outcome = machine.on(event, at(second));
-            if let Outcome::Ignored(_) = outcome {
-                prop_assert_eq!(machine.state(), &before);
-            }
-            for effect in outcome.into_effects() {
-                if let Effect::ReleaseQuota { ticket } = effect {
-                    released.push(ticket);
-                } else if let Effect::Spawn { .. } = effect {
-                    spawned.extend(machine.state().worker().map(|worker| worker.ticket));
-                }
-            }
-        }
-        spawned.retain(|ticket| machine.state().worker().map(|worker| worker.ticket) != Some(*ticket));
-        prop_assert_eq!(spawned, released);
-    }
-
-    #[test]
-    fn requests_to_stop_can_be_repeated_in_every_state(
-        events in prop::collection::vec(any_event(), 0..100),
-    ) {
-        let mut machine = Machine::new(policy());
-        for (second, event) in (0_u64..).zip(events) {
-            let _effects = machine.on(event, at(second));
-            for request in [Event::Unwanted, Event::ServerEnds, Event::StopNow] {
-                let mut stopped = machine.clone();
-                let _first = stopped.on(request.clone(), at(second));
-                let state = stopped.state().clone();
-                prop_assert_eq!(stopped.on(request, at(second)), REPEAT);
-                prop_assert_eq!(stopped.state(), &state);
-            }
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use crate::enclosure::{Enclosure, disk, memory};
 use crate::health::DiskUse;
@@ -173,16 +173,20 @@ fn ticks(every: Duration) -> Interval {
 }
 
 /// Looks at a time, of all workers: each has a thread meanwhile, which keeps memory for itself for a
-/// while. A disk that does not answer holds up looks at files alone.
+/// while.
 static AT_PROCESSES: Semaphore = Semaphore::const_new(2);
 static AT_FILES: Semaphore = Semaphore::const_new(1);
+
+/// How long a look waits for its turn.
+const TURN_LIMIT: Duration = Duration::from_millis(250);
 
 /// Runs what may block; `None` if the kernel refuses a thread for it.
 async fn aside<T: Send + 'static>(
     turn: &Semaphore,
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let _turn = turn.acquire().await.ok()?;
+    // Without one, if need be: a look that hangs is the business of the worker that it is for.
+    let _turn = timeout(TURN_LIMIT, turn.acquire()).await;
     // In a task of its own, which panics then: whoever is watched may be why. The next look may have
     // a thread.
     let looked = tokio::spawn(async move { spawn_blocking(look).await });
