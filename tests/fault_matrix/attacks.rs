@@ -23,9 +23,11 @@ fn a_doorbell_flood() {
     Row::new().strike("flood-bell 10000000", OR_ANSWERED, "ended").back_after("flood").run();
 }
 
+/// Also over replies of others that are finished and not read yet: those are told so.
 #[test]
 fn a_ring_scribble() {
-    violation("scribble", &[500]);
+    let row = Row::new().strike("scribble", &[500], "ended").spoils_answers();
+    row.back_after("violation").run();
 }
 
 #[test]
