@@ -12,9 +12,12 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tests::supervisor::{Builder, binaries};
-use tests::{Echo, Infer, Supervisor, another_user_or_skip, folder_or_skip, skipped, wait};
+use tests::{
+    Echo, Infer, Supervisor, another_user_or_skip, another_user_with_torch_or_skip, folder_or_skip,
+    skipped, wait,
+};
 
 const LEVELS: [&str; 2] = ["standard", "strict"];
 /// Whom files belong to that belong to nobody; here an ordinary user.
@@ -171,12 +174,15 @@ fn all_calls(server: &Supervisor) -> Vec<String> {
     CALLS.iter().flat_map(|names| calls(names)).chain(to_others).collect()
 }
 
-fn users(test: &str) -> Vec<Option<u32>> {
-    if another_user_or_skip(test) { vec![None, Some(NOBODY)] } else { vec![None] }
+fn users(another: bool) -> Vec<Option<u32>> {
+    if another { vec![None, Some(NOBODY)] } else { vec![None] }
 }
 
 fn levels_and_users(test: &str) -> Vec<(&'static str, Option<u32>)> {
-    let users = users(test);
+    at_every_level(&users(another_user_or_skip(test)))
+}
+
+fn at_every_level(users: &[Option<u32>]) -> Vec<(&'static str, Option<u32>)> {
     LEVELS.into_iter().flat_map(|level| users.iter().map(move |user| (level, *user))).collect()
 }
 
@@ -204,7 +210,7 @@ fn every_call_is_let_through_without_a_confinement() {
     let test = "every_call_is_let_through_without_a_confinement";
     // As in a container, whose filter refuses many of them to the server already.
     let filtered = fs::read_to_string("/proc/self/status").unwrap().contains("Seccomp:\t2");
-    for user in users(test) {
+    for user in users(another_user_or_skip(test)) {
         let server = of_user(two_models("none"), user).start();
         for call in all_calls(&server).into_iter().chain(calls(ABSENT)) {
             let Some(refused) = refusal(&server, &call) else { continue };
@@ -373,10 +379,9 @@ fn a_real_model_runs_in_every_confinement() {
     if !binaries().join("bulkhead-worker-torch").is_file() {
         return skipped(test, "bulkhead-worker-torch is not built; use scripts/test");
     }
-    for (level, user) in levels_and_users(test) {
+    for (level, user) in at_every_level(&users(another_user_with_torch_or_skip(test))) {
         let builder = Supervisor::new()
-            .set("repository.paths", &json!([models]).to_string())
-            .set("repository.startup", r#"["digits"]"#)
+            .copy_of("digits", &models.join("digits"))
             .set("worker.slot_size", "4KiB")
             .set("worker.confinement", level);
         let server = of_user(builder, user).start();

@@ -32,5 +32,8 @@ pub use client::{Aside, Client, Infer, Response};
 pub use holdings::Holdings;
 pub use load::Load;
 pub use models::{Echo, Repository};
-pub use skip::{another_user_or_skip, folder_or_skip, say, skipped, torch_or_skip};
+pub use skip::{
+    another_user_or_skip, another_user_with_torch_or_skip, folder_or_skip, say, skipped,
+    torch_or_skip,
+};
 pub use supervisor::Supervisor;

@@ -50,6 +50,13 @@ impl Repository {
         fs::copy(file, target).expect("the model file can be read");
     }
 
+    /// Copies version 1 of a TorchScript model with its configuration.
+    pub fn copy_of(&self, name: &str, model: &Path) {
+        let text = fs::read_to_string(model.join("config.pbtxt")).expect("a model has one");
+        self.config(name, &text);
+        self.torch(name, &model.join("1/model.pt"));
+    }
+
     pub fn remove(&self, name: &str) {
         fs::remove_dir_all(self.model(name)).expect("the model is there");
     }

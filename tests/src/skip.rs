@@ -17,18 +17,32 @@ pub fn folder_or_skip(variable: &str, test: &str) -> Option<PathBuf> {
 /// Whether `test` may start a server as another user, in a folder for temporary files that this user
 /// can reach; if not, it says what is skipped.
 pub fn another_user_or_skip(test: &str) -> bool {
-    let reachable = |path: &Path| {
-        path.ancestors().all(|folder| {
-            std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
-        })
-    };
     let why = match (nix::unistd::geteuid().is_root(), std::env::temp_dir().canonicalize()) {
-        (true, Ok(path)) if reachable(&path) => return true,
+        (true, Ok(path)) if open_to_others(&path) => return true,
         (true, _) => "the folder for temporary files is closed to others",
         (false, _) => "this user is not root and cannot become one",
     };
     skipped(test, &format!("as another user: {why}"));
     false
+}
+
+/// As [`another_user_or_skip`], with libtorch where this user can read it: setup often leaves it in a
+/// home that is closed.
+pub fn another_user_with_torch_or_skip(test: &str) -> bool {
+    let libtorch = std::env::var_os("LIBTORCH").map(PathBuf::from);
+    if libtorch.and_then(|path| path.canonicalize().ok()).is_some_and(|path| open_to_others(&path))
+    {
+        return another_user_or_skip(test);
+    }
+    skipped(test, "as another user: LIBTORCH names no folder that is open to others");
+    false
+}
+
+/// Whether anybody may go through all folders down to this one.
+fn open_to_others(path: &Path) -> bool {
+    path.ancestors().all(|folder| {
+        std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
+    })
 }
 
 /// Where the test models are if libtorch's worker is there too, or `None` after saying that `test` is

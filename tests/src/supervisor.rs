@@ -82,6 +82,13 @@ impl Builder {
         self
     }
 
+    /// A copy of this TorchScript model, as [`Repository::copy_of`].
+    #[must_use]
+    pub fn copy_of(self, name: &str, model: &Path) -> Self {
+        self.repository.copy_of(name, model);
+        self
+    }
+
     /// `--set KEY=VALUE`
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
