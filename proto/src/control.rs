@@ -14,7 +14,7 @@ use shared::id::WorkerId;
 use shared::tensor::TensorSpec;
 
 /// Both sides must have been built from the same protocol.
-pub const HANDSHAKE_VERSION: u32 = 2;
+pub const HANDSHAKE_VERSION: u32 = 3;
 
 /// First packet on the control socket, supervisor to worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,6 +61,8 @@ pub struct Attach {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     Load(LoadSpec),
+    /// Give memory that is only kept for later back to the device, between two requests.
+    Trim,
     /// Finish what has been published, then exit 0.
     Shutdown,
 }
@@ -75,6 +77,8 @@ pub struct LoadSpec {
     /// The model file inside `folder`; engines without a file ignore it.
     pub filename: String,
     pub device: Device,
+    /// What holds for the memory of each of its devices; `None` on the CPU.
+    pub device_memory: Option<DeviceMemory>,
     /// Threads that one inference may use; at least 1.
     pub threads: u16,
     /// 0: the model does not batch. Otherwise dimension 0 of every tensor is the batch.
@@ -86,11 +90,31 @@ pub struct LoadSpec {
     pub parameters: BTreeMap<String, String>,
 }
 
+/// Where a model runs. A worker sees no device but its own (`CUDA_VISIBLE_DEVICES`), so that these
+/// are not the numbers of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     Cpu,
     /// CUDA ordinal.
     Cuda(u16),
+    /// The model spreads itself over so many CUDA devices, from ordinal 0 on.
+    Spread(u16),
+}
+
+/// Bounds for the memory that a worker may have on each of its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// Bytes that the whole process may have, its context included.
+    pub quota: u64,
+    pub segments: Segments,
+}
+
+/// How the engine's allocator takes memory from a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Segments {
+    Fixed,
+    /// Ranges that grow in place, which leaves fewer holes.
+    Expandable,
 }
 
 /// Supervisor to worker on the control socket, with one descriptor: the sealed memory object that
@@ -146,6 +170,32 @@ pub struct Loaded {
     pub warmup_nanos: u64,
     /// Peak resident memory after warm-up, bytes.
     pub peak_rss: u64,
+    /// What runs the model, with its version, as `libtorch 2.11.0`; at most [`MAX_BUILD_BYTES`].
+    pub build: String,
+    /// `None` on the CPU.
+    pub on_device: Option<OnDevice>,
+}
+
+/// Of [`Loaded::build`].
+pub const MAX_BUILD_BYTES: usize = 64;
+
+/// What a worker learned of its device, or of the fullest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDevice {
+    /// Bytes that the engine's allocator never goes beyond; `None` if it could not be told to.
+    pub allocator_limit: Option<u64>,
+    /// Most bytes that the allocator held at once, from the load to the end of the warm-up.
+    pub peak: u64,
+    pub warmup: WarmupExtent,
+}
+
+/// What a peak stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WarmupExtent {
+    /// The largest request that the model takes was run.
+    Largest,
+    /// Requests may be larger: a dimension is open, or no warm-up was possible.
+    Partial,
 }
 
 /// The exit codes of a worker. Any other code, and death by a signal, is a crash.

@@ -33,11 +33,14 @@ const PACKAGES: &[Package] = &[
             ("telemetry", 2),
             // Holds what the configuration says.
             ("enclosure", 2),
+            // Asks what the configuration says where to ask.
+            ("device", 2),
             ("lane", 2),
             ("process", 2),
-            ("quota", 2),
             ("repository", 2),
             ("system", 2),
+            // Gives out what devices have.
+            ("quota", 3),
             ("schedule", 3),
             // Checks a request against a model, in the words of `request`.
             ("schema", 3),

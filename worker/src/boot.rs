@@ -17,7 +17,8 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use proto::control::{
-    Confinement, Fact, HANDSHAKE_VERSION, LoadSpec, Loaded as LoadedFact, WorkerExit,
+    Confinement, Fact, HANDSHAKE_VERSION, LoadSpec, Loaded as LoadedFact, MAX_BUILD_BYTES,
+    OnDevice, WarmupExtent, WorkerExit,
 };
 use shared::limits::{MAX_ERROR_BYTES, MAX_TENSORS};
 use shared::ring::consumer::{AttachError, RequestConsumer, attach};
@@ -245,7 +246,14 @@ fn load(
         }
     }
     let (inputs, outputs) = (schema.inputs, schema.outputs);
-    let fact = LoadedFact { inputs, outputs, load_nanos, warmup_nanos, peak_rss: peak_rss() };
+    let on_device = engine.on_device().map(|used| OnDevice {
+        allocator_limit: used.allocator_limit,
+        peak: used.peak,
+        warmup: WarmupExtent::Partial,
+    });
+    let build = clean(&engine.build(), MAX_BUILD_BYTES);
+    let peak_rss = peak_rss();
+    let fact = LoadedFact { inputs, outputs, load_nanos, warmup_nanos, peak_rss, build, on_device };
     Ok((engine, fact))
 }
 

@@ -61,6 +61,8 @@ impl Commands {
             match self.receiver.try_recv_timeout(limit.saturating_sub(start.elapsed())) {
                 Ok(Command::Load(spec)) => return Ok(spec),
                 Ok(Command::Shutdown) => return Err(SessionError::Shutdown),
+                // There is nothing yet that could be trimmed.
+                Ok(Command::Trim) => {}
                 Err(TryRecvError::Empty) => return Err(SessionError::Late(limit)),
                 Err(TryRecvError::IpcError(error)) if is_interrupted(&error) => {}
                 Err(TryRecvError::IpcError(error)) => return Err(SessionError::Receive(error)),
@@ -79,6 +81,7 @@ impl Commands {
         loop {
             match self.receiver.recv() {
                 Ok(Command::Shutdown) => break,
+                Ok(Command::Trim) => stop.ask_to_trim(),
                 Ok(Command::Load(_)) => {
                     telemetry::warning(format_args!("a second load command is ignored"));
                 }

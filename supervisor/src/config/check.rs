@@ -12,11 +12,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::check_models;
 use super::flat;
-use super::raw::{Raw, RawHttp, RawLimits, RawLog, RawRepository};
+use super::raw::{Raw, RawDevices, RawHttp, RawLimits, RawLog, RawRepository};
 use super::reader::Reader;
 use super::settings::{
-    Cgroup, Config, Http, Limits, Log, LogFormat, Repository, RepositoryControl, Required,
-    Shutdown, Startup, Symlinks,
+    Cgroup, Config, Devices, Http, Limits, Log, LogFormat, NvmlLibrary, Repository,
+    RepositoryControl, Required, Shutdown, Startup, Symlinks,
 };
 use super::value::Size;
 
@@ -34,6 +34,10 @@ const ARENA_MEMORY: RangeInclusive<Size> = Size(1 << 20)..=Size(1 << 44);
 const THREADS: RangeInclusive<u16> = 1..=256;
 const RUNTIME_FILE: &str = ".run/bulkhead.json";
 const SCRATCH: &str = ".run/scratch";
+const MEASURED: &str = ".run/measured.json";
+/// Shorter, and the questions take longer than the pauses.
+const POLL_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+const HEADROOM: RangeInclusive<Size> = Size(0)..=Size(1 << 40);
 
 /// Reads everything; what was wrong is in the reader, and has its default in the result.
 pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
@@ -52,6 +56,7 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
         log: log(reader, &raw.log),
         http: http(reader, &raw.http),
         limits,
+        devices: devices(reader, &raw.devices),
         repository: repository(reader, &raw.repository),
         shutdown: Shutdown {
             drain_timeout: reader.quantity("shutdown.drain_timeout", drain_raw, &TIMEOUT, drain),
@@ -163,6 +168,39 @@ fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {
         arena_memory,
         threads: reader.auto("limits.threads", raw.threads.as_ref(), &THREADS, default.threads),
         cgroup: cgroup(reader, raw.cgroup.as_ref()),
+    }
+}
+
+fn devices(reader: &mut Reader, raw: &RawDevices) -> Devices {
+    let default = Devices::default();
+    let expected = "\"auto\", \"off\" or an absolute path";
+    let nvml = reader.parsed("devices.nvml", raw.nvml.as_ref(), expected, |value| {
+        match value.as_str()? {
+            "auto" => Some(NvmlLibrary::Auto),
+            "off" => Some(NvmlLibrary::Off),
+            path => path.starts_with('/').then(|| NvmlLibrary::Path(path.into())),
+        }
+    });
+    let headroom = raw.headroom.as_ref();
+    let headroom = reader.quantity("devices.headroom", headroom, &HEADROOM, Size(default.headroom));
+    let measured = reader.path("devices.measured", raw.measured.as_ref(), MEASURED);
+    let mut time = |key: &str, raw: &Option<Value>, range, default| {
+        reader.quantity(&format!("devices.{key}"), raw.as_ref(), range, default)
+    };
+    let poll = time("poll_interval", &raw.poll_interval, &POLL_INTERVAL, default.poll_interval);
+    let answer = time("answer_timeout", &raw.answer_timeout, &TIMEOUT, default.answer_timeout);
+    Devices {
+        nvml: nvml.unwrap_or(default.nvml),
+        poll_interval: poll,
+        answer_timeout: answer,
+        headroom: headroom.0,
+        release_timeout: time(
+            "release_timeout",
+            &raw.release_timeout,
+            &TIMEOUT,
+            default.release_timeout,
+        ),
+        measured,
     }
 }
 

@@ -13,8 +13,8 @@ use super::raw::{Raw, RawBackoff, RawModel, RawRestart, RawWorker};
 use super::reader::Reader;
 use super::schema;
 use super::settings::{
-    Backoff, Confinement, Enabled, HostLimits, ModelSettings, OnOom, PoisonSettings,
-    RestartSettings, SlotSize, Start, WorkerSettings,
+    Backoff, Confinement, Enabled, GpuLimits, HostLimits, ModelSettings, OnOom, PoisonSettings,
+    RestartSettings, Segments, SlotSize, Start, WorkerSettings,
 };
 use super::value::{Size, show_duration, show_size};
 use crate::exit_kind::{self, ExitPattern};
@@ -31,6 +31,11 @@ const CPU_LIMIT: RangeInclusive<f64> = 0.01..=1024.0;
 const CPU_WEIGHT: RangeInclusive<u16> = 1..=10_000;
 const MAX_PROCESSES: RangeInclusive<u32> = 8..=65_536;
 const MAX_DESCRIPTORS: RangeInclusive<u32> = 64..=1_048_576;
+const GPU_MEMORY_LIMIT: RangeInclusive<Size> = Size(64 << 20)..=Size(16 << 40);
+const GPU_SOFT_LIMIT: RangeInclusive<f64> = 0.1..=1.0;
+const GPU_SPREAD: RangeInclusive<u16> = 0..=64;
+const GPU_SEGMENTS: [(&str, Segments); 2] =
+    [("fixed", Segments::Fixed), ("expandable", Segments::Expandable)];
 const POISON_AFTER: RangeInclusive<u32> = 0..=100;
 const STARTS: [(&str, Start); 2] = [("zygote", Start::Zygote), ("exec", Start::Exec)];
 const CONFINEMENTS: [(&str, Confinement); 3] = [
@@ -109,6 +114,7 @@ fn model(reader: &mut Reader, at: &str, raw: &RawModel, base: &ModelSettings) ->
 fn worker(reader: &mut Reader, at: &str, raw: &RawWorker, base: &WorkerSettings) -> WorkerSettings {
     let times = worker_times(reader, at, raw, base);
     let host = host_limits(reader, at, raw, &base.host);
+    let gpu = gpu_limits(reader, at, raw, base.gpu);
     let poison = poison(reader, at, raw, base.poison);
     let key = |key: &str| format!("{at}.{key}");
     let line_bytes = reader.quantity(
@@ -134,6 +140,7 @@ fn worker(reader: &mut Reader, at: &str, raw: &RawWorker, base: &WorkerSettings)
         threads,
         slots,
         host,
+        gpu,
         poison,
         start: reader.word(&key("start"), raw.start.as_ref(), &STARTS, base.start),
         confinement: reader.word(
@@ -210,6 +217,20 @@ fn host_limits(reader: &mut Reader, at: &str, raw: &RawWorker, base: &HostLimits
         scratch: reader
             .unless("none", scratch, &SCRATCH_LIMIT, base.scratch.map(Size))
             .map(|Size(bytes)| bytes),
+    }
+}
+
+fn gpu_limits(reader: &mut Reader, at: &str, raw: &RawWorker, base: GpuLimits) -> GpuLimits {
+    let key = |key: &str| format!("{at}.{key}");
+    let (memory, soft) = (raw.gpu_memory_limit.as_ref(), raw.gpu_soft_limit.as_ref());
+    let (segments, spread) = (raw.gpu_segments.as_ref(), raw.gpu_spread.as_ref());
+    let limit = Size(base.memory);
+    let memory = reader.quantity(&key("gpu_memory_limit"), memory, &GPU_MEMORY_LIMIT, limit);
+    GpuLimits {
+        memory: memory.0,
+        soft: reader.quantity(&key("gpu_soft_limit"), soft, &GPU_SOFT_LIMIT, base.soft),
+        segments: reader.word(&key("gpu_segments"), segments, &GPU_SEGMENTS, base.segments),
+        spread: reader.quantity(&key("gpu_spread"), spread, &GPU_SPREAD, base.spread),
     }
 }
 

@@ -1,12 +1,13 @@
 //! What holds where a configuration says nothing; `config.toml` says the same.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{
-    Backoff, Cgroup, Confinement, HostLimits, Http, Limits, Log, LogFormat, OnOom, PoisonSettings,
-    Repository, RepositoryControl, Required, RestartSettings, Shutdown, SlotSize, Start, Startup,
-    Symlinks, WorkerSettings,
+    Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log, LogFormat,
+    NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
+    Segments, Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
 };
 
 impl Default for Log {
@@ -47,6 +48,26 @@ impl Default for Limits {
     }
 }
 
+/// Without `measured`, which is a path that starts at the configuration's folder.
+impl Default for Devices {
+    fn default() -> Self {
+        Self {
+            nvml: NvmlLibrary::Auto,
+            poll_interval: Duration::from_millis(200),
+            answer_timeout: Duration::from_secs(5),
+            headroom: 512 << 20,
+            release_timeout: Duration::from_secs(10),
+            measured: PathBuf::new(),
+        }
+    }
+}
+
+impl Default for GpuLimits {
+    fn default() -> Self {
+        Self { memory: 4 << 30, soft: 0.9, segments: Segments::Fixed, spread: 0 }
+    }
+}
+
 impl Default for Repository {
     fn default() -> Self {
         Self {
@@ -81,6 +102,7 @@ impl Default for WorkerSettings {
             start: Start::Zygote,
             confinement: Confinement::Standard,
             host: HostLimits::default(),
+            gpu: GpuLimits::default(),
             poison: PoisonSettings::default(),
             log_lines_per_second: 100,
             log_line_bytes: 4096,

@@ -6,8 +6,8 @@ use shared::id::ModelName;
 
 use super::schema;
 use super::settings::{
-    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, OnOom, RepositoryControl,
-    Required, SlotSize, Start, Startup, Symlinks,
+    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, NvmlLibrary, OnOom,
+    RepositoryControl, Required, Segments, SlotSize, Start, Startup, Symlinks,
 };
 use super::value::{show_duration, show_names, show_size};
 
@@ -38,6 +38,7 @@ impl Config {
         list.add("scratch", path(&self.scratch), Effect::Server);
         self.add_log_and_http(&mut list);
         self.add_limits(&mut list);
+        self.add_devices(&mut list);
         self.add_repository(&mut list);
         list.add_model("worker", "restart", &self.defaults);
         let drain = quote(&show_duration(self.shutdown.drain_timeout));
@@ -103,6 +104,26 @@ impl Config {
         list.add("limits.cgroup", cgroup, Effect::Server);
     }
 
+    fn add_devices(&self, list: &mut List) {
+        let devices = &self.devices;
+        let nvml = match &devices.nvml {
+            NvmlLibrary::Auto => quote("auto"),
+            NvmlLibrary::Off => quote("off"),
+            NvmlLibrary::Path(file) => path(file),
+        };
+        let time = |time| quote(&show_duration(time));
+        for (key, value) in [
+            ("nvml", nvml),
+            ("poll_interval", time(devices.poll_interval)),
+            ("answer_timeout", time(devices.answer_timeout)),
+            ("headroom", quote(&show_size(devices.headroom))),
+            ("release_timeout", time(devices.release_timeout)),
+            ("measured", path(&devices.measured)),
+        ] {
+            list.add(&format!("devices.{key}"), value, Effect::Server);
+        }
+    }
+
     fn add_repository(&self, list: &mut List) {
         let repository = &self.repository;
         let paths: Vec<String> = repository.paths.iter().map(|p| path(p)).collect();
@@ -165,6 +186,7 @@ impl List {
             self.add(&format!("{at}.{key}"), quote(&show_duration(value)), Effect::Live);
         }
         self.add_isolation(at, settings);
+        self.add_gpu(at, settings);
         self.add_restart(restart_at, settings);
     }
 
@@ -198,6 +220,22 @@ impl List {
             ("poison_ttl", quote(&show_duration(poison.ttl)), Effect::Live),
         ] {
             self.add(&format!("{at}.{key}"), value, effect);
+        }
+    }
+
+    fn add_gpu(&mut self, at: &str, settings: &ModelSettings) {
+        let gpu = &settings.worker.gpu;
+        let segments = match gpu.segments {
+            Segments::Fixed => "fixed",
+            Segments::Expandable => "expandable",
+        };
+        for (key, value) in [
+            ("gpu_memory_limit", quote(&show_size(gpu.memory))),
+            ("gpu_soft_limit", gpu.soft.to_string()),
+            ("gpu_segments", quote(segments)),
+            ("gpu_spread", gpu.spread.to_string()),
+        ] {
+            self.add(&format!("{at}.{key}"), value, Effect::Workers);
         }
     }
 

@@ -29,7 +29,8 @@ pub use error::{ConfigError, ConfigErrors};
 pub use flat::{Effect, Entry};
 pub use load::DEFAULT_FILE;
 pub use settings::{
-    Backoff, Cgroup, Config, Confinement, Enabled, HostLimits, Http, Limits, Log, LogFormat,
-    ModelSettings, OnOom, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
-    Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
+    Backoff, Cgroup, Config, Confinement, Devices, Enabled, GpuLimits, HostLimits, Http, Limits,
+    Log, LogFormat, ModelSettings, NvmlLibrary, OnOom, PoisonSettings, Repository,
+    RepositoryControl, Required, RestartSettings, Segments, Shutdown, SlotSize, Start, Startup,
+    Symlinks, WorkerSettings,
 };

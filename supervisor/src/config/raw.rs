@@ -32,6 +32,7 @@ pub(super) struct Raw {
     pub(super) log: RawLog,
     pub(super) http: RawHttp,
     pub(super) limits: RawLimits,
+    pub(super) devices: RawDevices,
     pub(super) repository: RawRepository,
     pub(super) worker: RawWorker,
     pub(super) restart: RawRestart,
@@ -46,6 +47,7 @@ impl Raw {
         "log",
         "http",
         "limits",
+        "devices",
         "repository",
         "worker",
         "restart",
@@ -80,6 +82,8 @@ section!(RawLimits {
     cgroup,
 });
 
+section!(RawDevices { nvml, poll_interval, answer_timeout, headroom, release_timeout, measured });
+
 section!(RawRepository { paths, startup, required, follow_symlinks });
 
 section!(RawWorker {
@@ -102,6 +106,10 @@ section!(RawWorker {
     max_processes,
     max_descriptors,
     scratch_limit,
+    gpu_memory_limit,
+    gpu_soft_limit,
+    gpu_segments,
+    gpu_spread,
     poison_after,
     poison_ttl,
     log_lines_per_second,

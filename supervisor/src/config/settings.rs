@@ -19,6 +19,7 @@ pub struct Config {
     pub log: Log,
     pub http: Http,
     pub limits: Limits,
+    pub devices: Devices,
     pub repository: Repository,
     pub shutdown: Shutdown,
     /// What a model without a section of its own gets.
@@ -123,6 +124,32 @@ pub enum Cgroup {
     Path(PathBuf),
 }
 
+/// What is asked of the machine's accelerators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    pub nvml: NvmlLibrary,
+    /// From one question about all devices to the next.
+    pub poll_interval: Duration,
+    /// After so long without an answer the driver counts as silent.
+    pub answer_timeout: Duration,
+    /// Bytes of each device that no worker is granted.
+    pub headroom: usize,
+    /// How long a worker that has ended may still be seen on a device before that is suspect.
+    pub release_timeout: Duration,
+    /// Where it is kept what models were seen to need.
+    pub measured: PathBuf,
+}
+
+/// Where NVIDIA's management library is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NvmlLibrary {
+    /// Where the driver puts it.
+    Auto,
+    /// It is not looked for; there are no GPUs.
+    Off,
+    Path(PathBuf),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repository {
     /// Folders of model folders, absolute; the order says nothing.
@@ -217,6 +244,7 @@ pub struct WorkerSettings {
     pub start: Start,
     pub confinement: Confinement,
     pub host: HostLimits,
+    pub gpu: GpuLimits,
     pub poison: PoisonSettings,
     /// Lines of a worker's output that are forwarded each second; what is more is counted.
     pub log_lines_per_second: u32,
@@ -259,6 +287,26 @@ pub struct HostLimits {
     pub max_descriptors: u32,
     /// Bytes in its scratch folder; `None` is no limit.
     pub scratch: Option<usize>,
+}
+
+/// What one worker may use of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GpuLimits {
+    /// Bytes on each of its devices. What the model was measured to need takes its place if that is
+    /// less.
+    pub memory: usize,
+    /// The part of it beyond which a worker is told to give back what it only keeps.
+    pub soft: f64,
+    pub segments: Segments,
+    /// Devices of an instance that spreads itself (`KIND_MODEL`) and names none; 0 is the CPU.
+    pub spread: u16,
+}
+
+/// How a worker takes memory from a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segments {
+    Fixed,
+    Expandable,
 }
 
 /// When a request that ends its workers is refused.

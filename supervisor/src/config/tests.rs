@@ -49,8 +49,8 @@ fn the_shipped_file_says_the_defaults_except_where_the_models_are() {
     let defaults = values(&Config::load(Some(&empty), &[]).unwrap());
     let different: Vec<&str> =
         shipped_values.difference(&defaults).map(|(key, _)| key.as_str()).collect();
-    // The last two differ only in the folder of the configuration.
-    assert_eq!(different, ["repository.paths", "runtime_file", "scratch"]);
+    // All but that of the models differ only in the folder of the configuration.
+    assert_eq!(different, ["devices.measured", "repository.paths", "runtime_file", "scratch"]);
 }
 
 #[test]
@@ -316,7 +316,9 @@ fn without_any_file_the_defaults_hold() {
     assert_eq!(config.runtime_file, current.join(".run/bulkhead.json"));
     let defaults = load("");
     let (runtime_file, scratch) = (defaults.runtime_file.clone(), defaults.scratch.clone());
-    assert_eq!(Config { runtime_file, scratch, ..config }, defaults);
+    let devices = defaults.devices.clone();
+    assert_eq!(config.devices.measured, current.join(".run/measured.json"));
+    assert_eq!(Config { runtime_file, scratch, devices, ..config }, defaults);
 }
 
 #[test]

@@ -91,6 +91,7 @@ mod tests {
             folder: PathBuf::from("/m"),
             filename: String::new(),
             device: Device::Cpu,
+            device_memory: None,
             threads: 1,
             max_batch_size: 0,
             inputs,
@@ -100,7 +101,15 @@ mod tests {
     }
 
     fn told(inputs: Vec<TensorSpec>) -> Loaded {
-        Loaded { inputs, outputs: vec![], load_nanos: 0, warmup_nanos: 0, peak_rss: 0 }
+        Loaded {
+            inputs,
+            outputs: vec![],
+            load_nanos: 0,
+            warmup_nanos: 0,
+            peak_rss: 0,
+            build: String::new(),
+            on_device: None,
+        }
     }
 
     #[test]

@@ -237,6 +237,7 @@ fn load_spec(
         folder,
         filename: manifest.filename.clone().unwrap_or_default(),
         device,
+        device_memory: None,
         threads: settings.worker.threads,
         max_batch_size: manifest.max_batch_size,
         inputs: manifest.input_specs(View::Model),
@@ -319,7 +320,9 @@ fn policy(settings: &ModelSettings) -> Policy {
 fn start(worker: &WorkerSettings, device: Device) -> Start {
     match (worker.start, device) {
         (config::Start::Zygote, Device::Cpu) => Start::Zygote,
-        (config::Start::Zygote, Device::Cuda(_)) | (config::Start::Exec, _) => Start::Exec,
+        (config::Start::Zygote, Device::Cuda(_) | Device::Spread(_)) | (config::Start::Exec, _) => {
+            Start::Exec
+        }
     }
 }
 

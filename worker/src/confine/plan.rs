@@ -83,7 +83,7 @@ pub(super) fn grants(need: &Need<'_>) -> Vec<(PathBuf, Access)> {
     let searched = need.library_path.split(':').map(PathBuf::from).filter(|p| p.is_absolute());
     grants.extend(libraries.chain(searched).map(|path| (path, Access::Read)));
     grants.push(("/dev/null".into(), Access::ReadWrite));
-    if let Device::Cuda(_) = need.device {
+    if need.device != Device::Cpu {
         grants.extend(GPU_MACHINE.iter().map(|path| (path.into(), Access::Read)));
         grants.extend(need.gpus.iter().map(|path| (path.clone(), Access::Device)));
     }

@@ -20,6 +20,26 @@ pub trait Engine {
         request: &Request<'_>,
         outputs: &mut dyn Outputs,
     ) -> Result<(), EngineError>;
+
+    /// What runs the model, with its version, as `libtorch 2.11.0`.
+    fn build(&self) -> String;
+
+    /// What has been used of the device since the load; `None` on the CPU.
+    fn on_device(&self) -> Option<DeviceUse> {
+        None
+    }
+
+    /// Gives back device memory that is only kept for later.
+    fn trim(&mut self) {}
+}
+
+/// Of the device, or of the fullest of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceUse {
+    /// Bytes that the allocator never goes beyond; `None` if it could not be told to.
+    pub allocator_limit: Option<u64>,
+    /// Most bytes that it held at once.
+    pub peak: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,6 +6,6 @@ mod api;
 pub mod echo;
 
 pub use api::{
-    Engine, EngineError, InputView, LoadError, Loader, Mischief, Outputs, PlaceError, Placed,
-    PlannedOutput, Request, Schema,
+    DeviceUse, Engine, EngineError, InputView, LoadError, Loader, Mischief, Outputs, PlaceError,
+    Placed, PlannedOutput, Request, Schema,
 };

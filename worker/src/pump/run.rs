@@ -39,6 +39,9 @@ impl Pump {
     /// Serves until it is told to stop and nothing published is left.
     pub fn run(mut self) -> Result<(), PumpError> {
         loop {
+            if self.stop.takes_trim() {
+                self.engine.trim();
+            }
             if let Some(taken) = self.requests.take() {
                 let (responses, control) = (&mut self.responses, &mut self.control);
                 let answer = answer(&taken, self.engine.as_mut(), responses, control)?;

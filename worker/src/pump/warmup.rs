@@ -142,6 +142,10 @@ mod tests {
             Schema { inputs: self.inputs.clone(), outputs: Vec::new() }
         }
 
+        fn build(&self) -> String {
+            "probe".into()
+        }
+
         fn infer(
             &mut self,
             request: &Request<'_>,

@@ -129,6 +129,7 @@ pub(crate) fn spec(parameters: &[(&str, &str)]) -> LoadSpec {
         folder: "/".into(),
         filename: String::new(),
         device: Device::Cpu,
+        device_memory: None,
         threads: 1,
         max_batch_size: 0,
         inputs: vec![

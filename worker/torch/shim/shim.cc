@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
+#include <torch/headeronly/version.h>
 
 #include "signature.h"
 #include "text.h"
@@ -81,6 +82,11 @@ char* bulkhead_set_threads(int intra, int inter) {
 
 char* bulkhead_disable_cudnn() {
   return guarded([] { at::globalContext().setUserEnabledCuDNN(false); });
+}
+
+char* bulkhead_version() {
+  // One text, or null if there is no memory for a copy.
+  return strdup(TORCH_VERSION);
 }
 
 char* bulkhead_empty_cuda_cache() {

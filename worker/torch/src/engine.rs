@@ -45,6 +45,10 @@ struct Chosen<'a> {
 }
 
 impl Engine for TorchEngine {
+    fn build(&self) -> String {
+        format!("libtorch {}", ffi::version())
+    }
+
     fn schema(&self) -> Schema {
         Schema { inputs: self.inputs.specs.clone(), outputs: self.outputs.specs.clone() }
     }

@@ -54,6 +54,7 @@ unsafe extern "C" {
     safe fn bulkhead_empty_cuda_cache() -> *mut c_char;
     safe fn bulkhead_load_cuda() -> *mut c_char;
     safe fn bulkhead_warm() -> *mut c_char;
+    safe fn bulkhead_version() -> *mut c_char;
 }
 
 /// What a C++ exception said, as it came.
@@ -114,6 +115,12 @@ pub(crate) fn load_cuda() -> Result<(), TorchError> {
     let answer = bulkhead_load_cuda();
     // SAFETY: the answer is fresh from the shim.
     unsafe { check(answer) }
+}
+
+/// Of the libtorch whose headers this was built with, as `2.11.0`.
+pub(crate) fn version() -> String {
+    // SAFETY: the text is fresh from the shim.
+    unsafe { take_text(bulkhead_version()) }.unwrap_or_default()
 }
 
 /// Makes, writes, reads and runs a small model in memory.

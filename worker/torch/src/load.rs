@@ -63,6 +63,7 @@ fn prepare_process(device: Device, options: &Options) -> Result<tch::Device, Loa
     let device = match device {
         Device::Cpu => tch::Device::Cpu,
         Device::Cuda(ordinal) => crate::cuda::enable(ordinal)?,
+        Device::Spread(_) => crate::cuda::enable(0)?,
     };
     ffi::set_threads(options.intra_threads, options.inter_threads)
         .map_err(|error| load_error("the number of threads cannot be set", &error))?;

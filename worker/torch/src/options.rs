@@ -103,6 +103,7 @@ mod tests {
             folder: PathBuf::new(),
             filename: String::new(),
             device: Device::Cpu,
+            device_memory: None,
             threads: 2,
             max_batch_size: 0,
             inputs: Vec::new(),

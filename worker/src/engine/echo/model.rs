@@ -127,6 +127,10 @@ impl Echo {
 }
 
 impl Engine for Echo {
+    fn build(&self) -> String {
+        concat!("echo ", env!("CARGO_PKG_VERSION")).into()
+    }
+
     fn schema(&self) -> Schema {
         self.schema.clone()
     }

@@ -58,6 +58,7 @@ impl Draft {
             folder: folder.path().to_owned(),
             filename: "model.pt".to_owned(),
             device: Device::Cpu,
+            device_memory: None,
             threads: 1,
             max_batch_size: 0,
             inputs: Vec::new(),
