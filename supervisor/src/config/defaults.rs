@@ -64,7 +64,7 @@ impl Default for Devices {
 
 impl Default for GpuLimits {
     fn default() -> Self {
-        Self { memory: 4 << 30, soft: 0.9, segments: Segments::Fixed, spread: 0 }
+        Self { memory: 4 << 30, soft: 0.95, segments: Segments::Fixed, spread: 0 }
     }
 }
 

@@ -1,0 +1,373 @@
+//! What all workers hold: processes, slots, and the memory of devices; pure.
+//!
+//! Invariants: the grants on a device never sum up to more than it had to give at the time of the last
+//! grant; a grant comes back once, and that of a worker that ran on a device only through the [`Gate`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use shared::clock::MonotonicNanos;
+use shared::id::{ModelName, ModelVersion};
+
+use super::gate::{Gate, Trace, Verdict};
+use super::ledger::{Ledger, Reserved};
+use super::measured::{Measured, Subject};
+use super::placement::{Candidate, Wanted, place};
+use super::sighting::{Sighting, Whose, sight};
+use crate::device::{Device, DeviceId, Driver, Reading, Snapshot, State};
+use crate::health::DeviceUse;
+
+/// What one worker holds. Its name would not do: while a model is loaded anew, two workers have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GrantId(u64);
+
+/// What there is to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Bytes of the memory objects.
+    pub arenas: u64,
+    pub workers: u64,
+    /// Bytes of each device that nobody is granted.
+    pub headroom: u64,
+    /// How long a worker that has ended may still be seen on its devices.
+    pub patience: Duration,
+}
+
+/// What a worker asks for beside its process and its slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceAsk {
+    pub wanted: Wanted,
+    pub model: ModelName,
+    pub version: ModelVersion,
+    pub engine: String,
+    /// Bytes on each device that the configuration allows.
+    pub limit: u64,
+}
+
+/// Devices that were granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub devices: Vec<Device>,
+    /// Bytes on each.
+    pub bytes: u64,
+}
+
+/// Why nothing was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub reason: String,
+    pub outlook: Outlook,
+}
+
+/// Whether it is worth waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Somebody is on the way out whose memory comes back soon.
+    Returning,
+    /// It takes somebody's doing.
+    Bleak,
+}
+
+/// What came of a look at all devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Of each worker that holds devices and lives.
+    pub seen: Vec<(GrantId, DeviceUse)>,
+    pub verdicts: Vec<Verdict<GrantId>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    arenas: Ledger<GrantId>,
+    workers: Ledger<GrantId>,
+    books: BTreeMap<DeviceId, Book>,
+    holders: BTreeMap<GrantId, Holder>,
+    gate: Gate<GrantId>,
+    driver: Driver,
+    headroom: u64,
+    next: u64,
+}
+
+/// The account of one device.
+#[derive(Clone, Debug)]
+struct Book {
+    reading: Reading,
+    ledger: Ledger<GrantId>,
+}
+
+/// Who holds devices.
+#[derive(Clone, Debug)]
+struct Holder {
+    devices: Vec<DeviceId>,
+    model: ModelName,
+    version: ModelVersion,
+    /// The driver's numbers of its processes, as far as any was seen.
+    numbers: BTreeSet<(DeviceId, u32)>,
+    lives: bool,
+}
+
+impl Accounts {
+    #[must_use]
+    pub fn new(capacity: Capacity) -> Self {
+        Self {
+            arenas: Ledger::new(capacity.arenas),
+            workers: Ledger::new(capacity.workers),
+            books: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            gate: Gate::new(capacity.patience),
+            driver: Driver::Absent("nothing has been asked yet".to_owned()),
+            headroom: capacity.headroom,
+            next: 0,
+        }
+    }
+
+    /// Room for one worker, all of it or nothing.
+    pub fn reserve(
+        &mut self,
+        arena_bytes: u64,
+        device: Option<(&DeviceAsk, &Measured)>,
+    ) -> Result<(GrantId, Option<Place>), Refused> {
+        let grant = GrantId(self.next);
+        self.next += 1;
+        let bleak = |reason| Refused { reason, outlook: Outlook::Bleak };
+        if let Reserved::Denied(_) = self.workers.reserve(grant, 1) {
+            let most = self.workers.capacity();
+            return Err(bleak(format!("limits.max_workers = {most} workers run already")));
+        }
+        if let Reserved::Denied(denied) = self.arenas.reserve(grant, arena_bytes) {
+            let _freed = self.workers.release(&grant);
+            return Err(bleak(format!("limits.arena_memory: {denied}")));
+        }
+        let Some((ask, measured)) = device else { return Ok((grant, None)) };
+        match self.on_devices(grant, ask, measured) {
+            Ok(place) => Ok((grant, Some(place))),
+            Err(refused) => {
+                let _freed = self.workers.release(&grant);
+                let _freed = self.arenas.release(&grant);
+                Err(refused)
+            }
+        }
+    }
+
+    fn on_devices(
+        &mut self,
+        grant: GrantId,
+        ask: &DeviceAsk,
+        measured: &Measured,
+    ) -> Result<Place, Refused> {
+        let candidates = self.candidates(ask, measured);
+        let chosen = place(&ask.wanted, &candidates).map_err(|no| self.refused(&no))?;
+        let need = |id: &DeviceId| candidates.iter().find(|c| c.id == *id).map_or(0, |c| c.need);
+        let bytes = chosen.iter().map(need).max().unwrap_or(0);
+        let mut devices = Vec::new();
+        for id in &chosen {
+            let book = self.books.get_mut(id).expect("candidates are made of books");
+            let reserved = book.ledger.reserve(grant, bytes);
+            assert_eq!(reserved, Reserved::Granted, "placement has looked at the same ledger");
+            devices.push(book.reading.device.clone());
+        }
+        let holder = Holder {
+            devices: chosen,
+            model: ask.model.clone(),
+            version: ask.version,
+            numbers: BTreeSet::new(),
+            lives: true,
+        };
+        self.holders.insert(grant, holder);
+        Ok(Place { devices, bytes })
+    }
+
+    fn candidates(&self, ask: &DeviceAsk, measured: &Measured) -> Vec<Candidate> {
+        let suspects = self.gate.suspects();
+        let answers = matches!(self.driver, Driver::Answers(_));
+        let usable = self.books.values().filter(|book| {
+            let reading = &book.reading;
+            answers && reading.state == State::Usable && !suspects.contains(&reading.device.id)
+        });
+        let candidate = |book: &Book| {
+            let Device { id, index, name, .. } = &book.reading.device;
+            let subject = Subject::new(&ask.model, ask.version, name);
+            let need = match &ask.wanted {
+                // How a model spreads is its own affair: one figure does not say what each device needs.
+                Wanted::Any(2..) => ask.limit,
+                Wanted::These(several) if several.len() > 1 => ask.limit,
+                Wanted::Any(_) | Wanted::These(_) => {
+                    measured.need(&subject, &ask.engine, ask.limit)
+                }
+            };
+            let sibling = |holder: &&Holder| {
+                let same = holder.model == ask.model && holder.version == ask.version;
+                same && holder.devices.contains(id)
+            };
+            Candidate {
+                id: id.clone(),
+                index: *index,
+                free: book.ledger.free(),
+                need,
+                siblings: self.holders.values().filter(sibling).count(),
+                busy: book.reading.busy,
+            }
+        };
+        usable.map(candidate).collect()
+    }
+
+    fn refused(&self, why: &dyn fmt::Display) -> Refused {
+        let mut reasons = match &self.driver {
+            Driver::Absent(why) => vec![format!("there is no GPU: {why}")],
+            Driver::Silent => vec!["the GPU driver does not answer".to_owned()],
+            Driver::Answers(_) => vec![why.to_string()],
+        };
+        let suspects = self.gate.suspects();
+        for Book { reading: Reading { device, state, .. }, .. } in self.books.values() {
+            if let State::Lost(why) = state {
+                reasons.push(format!("GPU {} is lost: {why}", device.index));
+            } else if suspects.contains(&device.id) {
+                let index = device.index;
+                reasons.push(format!(
+                    "GPU {index} is suspect: it keeps the memory of a worker that is gone"
+                ));
+            }
+        }
+        let outlook = if self.gate.awaits() { Outlook::Returning } else { Outlook::Bleak };
+        Refused { reason: reasons.join("; "), outlook }
+    }
+
+    /// The worker of this grant never ran, or ran on no device.
+    pub fn release(&mut self, grant: GrantId) {
+        let _freed = self.arenas.release(&grant);
+        let _freed = self.workers.release(&grant);
+        self.release_devices(grant);
+    }
+
+    /// Its exit has been seen. What it had of devices comes back with a verdict of the gate.
+    pub fn leave(&mut self, grant: GrantId, exited: MonotonicNanos) {
+        let _freed = self.arenas.release(&grant);
+        let _freed = self.workers.release(&grant);
+        if let Some(holder) = self.holders.get_mut(&grant) {
+            holder.lives = false;
+            self.gate.leave(grant, holder.devices.clone(), exited);
+        }
+    }
+
+    fn release_devices(&mut self, grant: GrantId) {
+        let Some(holder) = self.holders.remove(&grant) else { return };
+        for id in &holder.devices {
+            if let Some(book) = self.books.get_mut(id) {
+                let _freed = book.ledger.release(&grant);
+            }
+        }
+    }
+
+    /// Takes in what the driver said. `whose` tells the workers' processes from others.
+    pub fn look(&mut self, snapshot: &Snapshot, whose: impl Fn(u32) -> Whose<GrantId>) -> Found {
+        self.driver = snapshot.driver.clone();
+        let mut sightings = BTreeMap::new();
+        for reading in &snapshot.readings {
+            let sighting = sight(reading, &whose);
+            self.enter(reading, &sighting);
+            sightings.insert(reading.device.id.clone(), sighting);
+        }
+        self.forget_devices(snapshot);
+        let seen = self.seen(&sightings);
+        let (holders, books) = (&self.holders, &self.books);
+        let trace = |grant: GrantId, id: &DeviceId| {
+            let lost =
+                books.get(id).is_none_or(|book| matches!(book.reading.state, State::Lost(_)));
+            match (lost, sightings.get(id), holders.get(&grant)) {
+                (true, _, _) | (_, None, _) | (_, _, None) => Trace::Lost,
+                (false, Some(sighting), Some(holder)) => trace(holder, id, sighting),
+            }
+        };
+        let silent = snapshot.driver == Driver::Silent;
+        let verdicts = if silent { Vec::new() } else { self.gate.look(snapshot.taken, trace) };
+        for verdict in &verdicts {
+            if let Verdict::Open { grant, .. } = verdict {
+                self.release_devices(*grant);
+            }
+        }
+        Found { seen, verdicts }
+    }
+
+    /// Who has been waited for long enough.
+    pub fn overdue(&mut self, now: MonotonicNanos) -> Vec<Verdict<GrantId>> {
+        self.gate.overdue(now)
+    }
+
+    fn enter(&mut self, reading: &Reading, sighting: &Sighting<GrantId>) {
+        let id = reading.device.id.clone();
+        let book = self
+            .books
+            .entry(id.clone())
+            .or_insert_with(|| Book { reading: reading.clone(), ledger: Ledger::new(0) });
+        // A moment without a figure changes nothing: what there is to give is still there.
+        if let Some(memory) = reading.memory {
+            let ours = sighting.ours();
+            let foreign = ours.map_or(0, |ours| memory.used.saturating_sub(ours));
+            let given = memory.total.saturating_sub(self.headroom);
+            book.ledger.set_capacity(given.saturating_sub(foreign));
+        }
+        book.reading = reading.clone();
+        for (grant, (_, numbers)) in &sighting.workers {
+            if let Some(holder) = self.holders.get_mut(grant) {
+                holder.numbers.extend(numbers.iter().map(|&number| (id.clone(), number)));
+            }
+        }
+    }
+
+    /// Devices that the driver does not know any more and nobody holds.
+    fn forget_devices(&mut self, snapshot: &Snapshot) {
+        if let Driver::Answers(_) = snapshot.driver {
+            let held: BTreeSet<&DeviceId> =
+                self.holders.values().flat_map(|holder| &holder.devices).collect();
+            self.books.retain(|id, _| snapshot.reading(id).is_some() || held.contains(id));
+        }
+    }
+
+    fn seen(&self, sightings: &BTreeMap<DeviceId, Sighting<GrantId>>) -> Vec<(GrantId, DeviceUse)> {
+        let of = |(&grant, holder): (&GrantId, &Holder)| {
+            let on =
+                holder.devices.iter().map(|id| match (sightings.get(id), self.books.get(id)) {
+                    (Some(sighting), Some(book)) => sighting.of(grant, &book.reading.state),
+                    (None, _) | (_, None) => match &self.driver {
+                        Driver::Answers(_) => {
+                            DeviceUse::Lost("the driver does not know it any more".to_owned())
+                        }
+                        Driver::Absent(why) => DeviceUse::Blind(why.clone()),
+                        Driver::Silent => DeviceUse::Blind("the driver does not answer".to_owned()),
+                    },
+                });
+            (grant, on.fold(DeviceUse::Nothing, DeviceUse::graver))
+        };
+        self.holders.iter().filter(|(_, holder)| holder.lives).map(of).collect()
+    }
+
+    /// Bytes that are granted on a device, and that can be.
+    #[must_use]
+    pub fn of_device(&self, id: &DeviceId) -> Option<(u64, u64)> {
+        self.books.get(id).map(|book| (book.ledger.used(), book.ledger.capacity()))
+    }
+
+    /// Whether anybody's memory is on its way back.
+    #[must_use]
+    pub fn awaits(&self) -> bool {
+        self.gate.awaits()
+    }
+}
+
+/// What a reading shows of a worker that has ended.
+fn trace(holder: &Holder, id: &DeviceId, sighting: &Sighting<GrantId>) -> Trace {
+    if sighting.blind.is_some() {
+        return Trace::Blind;
+    }
+    // A number that a living process has now is that process's, whoever had it before.
+    let known = |number: &u32| holder.numbers.contains(&(id.clone(), *number));
+    let known = sighting.unowned.iter().any(known);
+    // One that was never seen alive may be any that is gone.
+    let stranger = holder.numbers.is_empty() && sighting.ghosts != Some(0);
+    if known || stranger { Trace::Seen } else { Trace::NotSeen }
+}
+
+#[cfg(test)]
+#[path = "accounts_tests.rs"]
+mod tests;
