@@ -136,6 +136,8 @@ pub enum Fact {
         /// A repeat would fail alike (bad file, bad configuration).
         permanent: bool,
     },
+    /// What [`Command::Trim`] asked for has been done; it is not sent again before this.
+    Trimmed,
     /// Announces the file descriptor that comes with this packet: the memory object that holds the
     /// outputs of `request`, because they did not fit its slot.
     LargeOutput {

@@ -6,24 +6,26 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::device::Snapshot;
 use crate::enclosure::{EnclosureError, Enclosures};
 use crate::exit::Exit;
 use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
 use crate::lane::Bells;
 use crate::lifecycle::archive::Archive;
 use crate::lifecycle::catalog::{Catalog, Ending};
-use crate::lifecycle::instance::{Accounts, Kit};
+use crate::lifecycle::instance::Kit;
 use crate::process::turns::{self, Turns};
 use crate::process::{Family, Spawner};
+use crate::quota::{Capacity, Kinship, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
 
@@ -94,13 +96,11 @@ impl App {
         let enclosures = enclosures.map_err(StartError::Enclosures)?;
         take_orphans();
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
-        let limits = &config.limits;
-        let accounts = Accounts::new(limits.arena_memory as u64, u64::from(limits.max_workers));
         let kit = Kit {
             spawner,
             enclosures,
             bells,
-            accounts: Arc::new(Mutex::new(accounts)),
+            quotas: quotas(&config),
             archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
@@ -168,6 +168,20 @@ impl App {
         info!(?exit, "ended");
         exit
     }
+}
+
+fn quotas(config: &Config) -> Quotas {
+    let (limits, devices) = (&config.limits, &config.devices);
+    let capacity = Capacity {
+        arenas: limits.arena_memory as u64,
+        workers: u64::from(limits.max_workers),
+        headroom: devices.headroom as u64,
+        patience: devices.release_timeout,
+    };
+    let absent = Snapshot::absent("this build does not ask for any");
+    let (_, snapshots) = watch::channel(Arc::new(absent));
+    let sources = Sources { snapshots, hurry: Box::new(|| {}), kin: |_, _| Kinship::Unknown };
+    Quotas::start(capacity, devices.measured.clone(), sources)
 }
 
 /// How long workers may take to end after the last connection, at least.

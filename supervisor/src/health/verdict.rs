@@ -80,6 +80,13 @@ pub enum Reason {
         found: DiskUse,
         limit: u64,
     },
+    /// It has more of a device than it was granted, in bytes.
+    DeviceMemory {
+        used: u64,
+        quota: u64,
+    },
+    /// A device of it is lost; why.
+    DeviceLost(String),
     Hung {
         overdue: Duration,
     },
@@ -159,6 +166,10 @@ impl fmt::Display for Reason {
             Self::Scratch { found, limit } => {
                 write!(f, "it had {found} in its scratch folder, scratch_limit is {limit}")
             }
+            Self::DeviceMemory { used, quota } => {
+                write!(f, "it had {used} bytes of device memory, its quota is {quota}")
+            }
+            Self::DeviceLost(why) => write!(f, "its device is lost: {why}"),
             Self::Hung { overdue } => {
                 write!(f, "no answer for {overdue:?} longer than infer_timeout")
             }

@@ -479,9 +479,13 @@ impl Lane {
                 Ok(None)
             }
             (Fact::LargeOutput { .. }, None) | (_, Some(_)) => Err(Violation::Packet),
-            (fact @ (Fact::Confined(_) | Fact::Loaded(_) | Fact::LoadFailed { .. }), None) => {
-                Ok(Some(fact))
-            }
+            (
+                fact @ (Fact::Confined(_)
+                | Fact::Loaded(_)
+                | Fact::LoadFailed { .. }
+                | Fact::Trimmed),
+                None,
+            ) => Ok(Some(fact)),
         }
     }
 

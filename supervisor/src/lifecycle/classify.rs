@@ -37,7 +37,10 @@ pub fn classify(cause: &StopCause, class: ExitClass, phase: Phase) -> ExitKind {
         StopCause::Unhealthy(Reason::Hung { .. }) => ExitKind::Hang,
         StopCause::Unhealthy(Reason::Flood { .. }) => ExitKind::Flood,
         StopCause::Unhealthy(Reason::HostMemory { .. }) => ExitKind::HostOom,
-        StopCause::Unhealthy(Reason::Threads { .. } | Reason::Scratch { .. }) => ExitKind::Quota,
+        StopCause::Unhealthy(
+            Reason::Threads { .. } | Reason::Scratch { .. } | Reason::DeviceMemory { .. },
+        ) => ExitKind::Quota,
+        StopCause::Unhealthy(Reason::DeviceLost(_)) => ExitKind::DeviceFault,
     }
 }
 

@@ -2,7 +2,7 @@
 //! what the machine wants. It waits nowhere else: what takes time is done by tasks that report.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::control::{Command, Fact, Level, Loaded, Measure};
@@ -11,21 +11,25 @@ use shared::id::{Generation, WorkerId};
 use shared::limits::MAX_ERROR_BYTES;
 use shared::text::{chain, clean};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
 use super::history::LastWords;
-use super::instance::{Accounts, Asked, Gone, GrantId, InstanceSpec, InstanceView, Kit};
+use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit};
+use super::reservation::{Asking, Reservation};
+use super::tenancy::{Hard, Looked, Tenancy};
 use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
-    Effect, Event, ExitClass, ExitReport, Jitter, LoadFault, Machine, Outcome, Record, State,
-    StopCause, Ticket, Token,
+    Effect, Event, ExitClass, ExitRecord, ExitReport, Jitter, LoadFault, Machine, Outcome, Record,
+    State, StopCause, Ticket, Token,
 };
-use super::{confinement, events_log, facts, launch};
-use crate::health::{Observation, Reason, Verdict};
+use super::{confinement, events_log, facts, launch, seating};
+use crate::exit_kind::ExitKind;
+use crate::health::{Advice, Observation, Reason, Verdict};
 use crate::lane::{Ending, LaneEvent};
+use crate::quota::{Grant, Refused};
 use crate::request::{RequestError, What};
 use crate::schedule::{Rest, SlotQueue};
 
@@ -49,7 +53,10 @@ pub(super) struct Driver {
     pending: VecDeque<Event>,
     loaded: Option<Arc<Loaded>>,
     confinement: Option<Arc<Vec<Measure>>>,
-    granted: Option<GrantId>,
+    /// What is asked for, or what was granted to the worker that is there or comes.
+    reservation: Reservation,
+    /// What former workers had of their devices, on its way back.
+    leaving: JoinSet<()>,
 }
 
 /// The start of a process, which a zygote that starts or hangs can hold up for some seconds.
@@ -72,6 +79,12 @@ enum Woken {
     Judge,
     /// Somebody has looked at what the worker has.
     Measured,
+    /// The same, on its devices.
+    Looked,
+    /// What was asked for is granted, or not.
+    Reserved(Result<Grant, Refused>),
+    /// What a former worker had of its devices is back, or overdue.
+    Returned,
 }
 
 impl Driver {
@@ -92,6 +105,7 @@ impl Driver {
             history,
             limits: None,
             private_memory: None,
+            device: None,
             confinement: None,
         });
         Self {
@@ -107,7 +121,8 @@ impl Driver {
             pending: VecDeque::new(),
             loaded: None,
             confinement: None,
-            granted: None,
+            reservation: Reservation::None,
+            leaving: JoinSet::new(),
         }
     }
 
@@ -119,7 +134,7 @@ impl Driver {
     pub(super) async fn run(mut self, changed: Arc<Notify>) {
         let mut judge = interval(JUDGE_EVERY);
         judge.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.inbox.is_some() || self.worker.is_some() || self.launch.is_some() {
+        while self.is_needed() {
             let woken = self.next(&mut judge).await;
             match woken {
                 Woken::Asked(Some(Asked { event, heard })) => {
@@ -138,9 +153,17 @@ impl Driver {
                 Woken::Demand => self.handle(Event::Demand).await,
                 Woken::Judge => self.judge().await,
                 Woken::Measured => self.judge_usage().await,
+                Woken::Looked => self.judge_devices().await,
+                Woken::Reserved(outcome) => self.reserved(outcome).await,
+                Woken::Returned => {}
             }
             self.publish(&changed);
         }
+    }
+
+    fn is_needed(&self) -> bool {
+        let has_process = self.worker.is_some() || self.launch.is_some();
+        self.inbox.is_some() || has_process || !self.leaving.is_empty()
     }
 
     async fn next(&mut self, judge: &mut tokio::time::Interval) -> Woken {
@@ -170,6 +193,8 @@ impl Driver {
                 Some(event) = worker.lane_events.recv() => Woken::Lane(event),
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
                 Ok(()) = worker.usage.changed() => Woken::Measured,
+                () = looked(&mut worker.tenancy) => Woken::Looked,
+                Some(_) = self.leaving.join_next() => Woken::Returned,
                 token = alarm => Woken::Timer(token),
                 event = asked(&mut self.inbox), if self.inbox.is_some() => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
@@ -177,6 +202,8 @@ impl Driver {
             },
             None => tokio::select! {
                 outcome = launched => Woken::Launched(outcome),
+                outcome = self.reservation.answer() => Woken::Reserved(outcome),
+                Some(_) = self.leaving.join_next() => Woken::Returned,
                 token = alarm => Woken::Timer(token),
                 event = asked(&mut self.inbox), if self.inbox.is_some() => Woken::Asked(event),
                 () = demand, if heeds_demand => Woken::Demand,
@@ -202,7 +229,8 @@ impl Driver {
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::ReserveQuota { ticket } => self.reserve(ticket),
-            Effect::CancelReserve { .. } | Effect::ReleaseQuota { .. } => self.release(),
+            Effect::CancelReserve { .. } => self.reservation = Reservation::None,
+            Effect::ReleaseQuota { .. } => self.release(),
             Effect::Spawn { generation } => self.spawn(generation),
             Effect::PublishRoute { .. } => {
                 if let Some(worker) = &self.worker {
@@ -250,26 +278,46 @@ impl Driver {
         }
     }
 
-    fn accounts(&self) -> MutexGuard<'_, Accounts> {
-        // The ledgers are whole after each call.
-        self.kit.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reserve(&mut self, ticket: Ticket) {
+        let arena = self.spec.geometry.total_bytes() as u64;
+        let wanted = self.spec.seating.wanted(self.kit.quotas.has_device());
+        let Some(wanted) = wanted else {
+            let reserved = self.kit.quotas.reserve(arena);
+            let event = self.note_reserved(ticket, reserved);
+            self.pending.push_back(event);
+            return;
+        };
+        let ask = seating::ask(&self.spec.id, &self.spec.load.engine, wanted, &self.spec.gpu);
+        let asking = Asking::start(ticket, self.kit.quotas.clone(), arena, ask);
+        self.reservation = Reservation::Asked(asking);
     }
 
-    fn reserve(&mut self, ticket: Ticket) {
-        let bytes = self.spec.geometry.total_bytes() as u64;
-        let reserved = self.accounts().reserve(bytes);
-        self.pending.push_back(match reserved {
-            Err(reason) => Event::Denied { ticket, reason },
+    async fn reserved(&mut self, outcome: Result<Grant, Refused>) {
+        let Reservation::Asked(Asking { ticket, .. }) = self.reservation else { return };
+        self.reservation = Reservation::None;
+        let event = self.note_reserved(ticket, outcome);
+        self.handle(event).await;
+    }
+
+    fn note_reserved(&mut self, ticket: Ticket, outcome: Result<Grant, Refused>) -> Event {
+        match outcome {
+            Err(Refused { reason, .. }) => Event::Denied { ticket, reason },
             Ok(grant) => {
-                self.granted = Some(grant);
+                self.reservation = Reservation::Granted(grant);
                 Event::Granted { ticket }
             }
-        });
+        }
     }
 
+    /// The exit of whatever ran under the grant has been seen.
     fn release(&mut self) {
-        if let Some(grant) = self.granted.take() {
-            self.accounts().release(grant);
+        if let Reservation::Granted(grant) = std::mem::take(&mut self.reservation) {
+            if self.worker.is_none() {
+                // There was no process.
+                return drop(grant);
+            }
+            let left = grant.leave();
+            self.leaving.spawn(async move { drop(left.await) });
         }
     }
 
@@ -280,7 +328,8 @@ impl Driver {
         let id = WorkerId { instance: self.spec.id.clone(), generation };
         let (spec, kit) = (Arc::clone(&self.spec), self.kit.clone());
         let queue = Arc::clone(&self.queue);
-        let start = async move { Worker::start(&spec, &kit, &queue, id).await };
+        let place = self.reservation.place().cloned();
+        let start = async move { Worker::start(&spec, &kit, &queue, (id, place)).await };
         self.launch = Some(Launch { generation, task: tokio::spawn(start) });
     }
 
@@ -288,8 +337,12 @@ impl Driver {
     async fn launched(&mut self, outcome: Result<Worker, ExitReport>) {
         let Some(Launch { generation, .. }) = self.launch.take() else { return };
         match outcome {
-            Ok(worker) => {
+            Ok(mut worker) => {
                 events_log::started(&self.spec.id, generation, worker.pid(), worker.limits());
+                if let Reservation::Granted(grant) = &self.reservation {
+                    let soft = self.spec.gpu.soft;
+                    worker.tenancy = Tenancy::new(grant, worker.pid(), soft, Hard::No);
+                }
                 // Nobody wanted it any more while it was being made.
                 if !self.is_starting() {
                     worker.kill();
@@ -319,7 +372,9 @@ impl Driver {
         let generation = worker.generation();
         match report {
             Report::Attached(session) => {
-                session.send(Command::Load(self.spec.load.clone()));
+                let place = self.reservation.place();
+                let load = seating::load_spec(&self.spec.load, place, &self.spec.gpu);
+                session.send(Command::Load(load));
                 worker.session = Some(session);
                 self.handle(Event::Attached { generation }).await;
             }
@@ -365,6 +420,10 @@ impl Driver {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
                 Event::LoadFailed { generation, fault, message: clean(&message, MAX_ERROR_BYTES) }
             }
+            LaneEvent::Fact(Fact::Trimmed) => match self.trimmed() {
+                Ok(()) => return,
+                Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
+            },
             LaneEvent::Fact(Fact::LargeOutput { .. }) => return,
             LaneEvent::Violation(violation) => {
                 Event::Unhealthy { generation, why: Reason::Violation(violation.to_string()) }
@@ -404,10 +463,14 @@ impl Driver {
 
     fn note_loaded(&mut self, loaded: Loaded, generation: Generation) -> Event {
         events_log::ready(&self.spec.id, generation, &loaded);
-        self.loaded = Some(Arc::new(loaded));
         if let Some(worker) = &mut self.worker {
             worker.has_loaded();
+            if let Some(tenancy) = &mut worker.tenancy {
+                tenancy.has_loaded(&loaded, MonotonicNanos::now());
+                events_log::on_devices(&self.spec.id, generation, &tenancy.view());
+            }
         }
+        self.loaded = Some(Arc::new(loaded));
         Event::Loaded { generation }
     }
 
@@ -439,6 +502,40 @@ impl Driver {
         self.follow(self.spec.health.judge(&seen)).await;
     }
 
+    /// What was seen of the worker on its devices.
+    async fn judge_devices(&mut self) {
+        let Some(worker) = &mut self.worker else { return };
+        let generation = worker.generation();
+        let Some(tenancy) = &mut worker.tenancy else { return };
+        let Looked { advice, peak } = tenancy.look();
+        let subject = seating::subject(&self.spec.id, tenancy.place());
+        if let (Some(peak), Some(subject), Some(loaded)) = (peak, subject, &self.loaded) {
+            let engine = &self.spec.load.engine;
+            self.kit.quotas.note_peak(subject, engine, &loaded.build, peak);
+        }
+        let why = match advice {
+            Advice::Steady => return,
+            Advice::Trim => return worker.trim(),
+            Advice::Squeeze => {
+                tenancy.squeeze = Some(self.spec.batch_cap.squeeze());
+                events_log::squeezed(&self.spec.id, self.spec.batch_cap.reduced());
+                return worker.trim();
+            }
+            Advice::Relax => {
+                tenancy.squeeze = None;
+                return events_log::relaxed(&self.spec.id);
+            }
+            Advice::Over { used, quota } => Reason::DeviceMemory { used, quota },
+            Advice::Lost(why) => Reason::DeviceLost(why),
+        };
+        self.handle(Event::Unhealthy { generation, why }).await;
+    }
+
+    fn trimmed(&mut self) -> Result<(), String> {
+        let tenancy = self.worker.as_mut().and_then(|worker| worker.tenancy.as_mut());
+        tenancy.map_or_else(|| Err("it has no device".into()), Tenancy::trimmed)
+    }
+
     async fn follow(&mut self, verdict: Verdict) {
         let Some(generation) = self.worker.as_ref().map(Worker::generation) else { return };
         match verdict {
@@ -463,19 +560,31 @@ impl Driver {
                 // One that could not be started leaves no words.
                 let words = self.worker.as_ref().filter(|w| w.generation() == exit.generation);
                 let words = words.map_or_else(LastWords::default, Worker::last_words);
+                self.forget_peak(&exit);
                 events_log::exited(&self.spec.id, &exit, &words);
                 self.kit.archive.add(&self.spec.id, &exit, words);
             }
         }
     }
 
+    /// A model that needed more than it was granted may have had less than it is allowed.
+    fn forget_peak(&self, exit: &ExitRecord) {
+        let tenancy = self.worker.as_ref().and_then(|worker| worker.tenancy.as_ref());
+        let subject = tenancy.and_then(|t| seating::subject(&self.spec.id, t.place()));
+        if let (Some(subject), ExitKind::DeviceOom | ExitKind::Quota) = (subject, exit.kind) {
+            self.kit.quotas.forget_peak(&subject);
+        }
+    }
+
     fn publish(&self, changed: &Notify) {
         let (state, status) = (self.machine.state().name(), self.machine.status());
         let (loaded, confinement) = (self.loaded.clone(), self.confinement.clone());
-        let gone = Gone::of(self.machine.state());
+        // Nothing is gone for good while a device still has some of it.
+        let gone = if self.leaving.is_empty() { Gone::of(self.machine.state()) } else { Gone::No };
         let history = self.kit.archive.of(&self.spec.id);
         let limits = self.worker.as_ref().map(|worker| Arc::clone(worker.limits()));
         let private_memory = self.worker.as_ref().and_then(|w| w.usage.borrow().private);
+        let device = self.worker.as_ref().and_then(|w| w.tenancy.as_ref()).map(Tenancy::view);
         let new = self.view.send_if_modified(|view| {
             let same_load = match (&view.loaded, &loaded) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -484,6 +593,7 @@ impl Driver {
             };
             let same_past = Arc::ptr_eq(&view.history, &history);
             let same = view.state == state
+                && view.gone == gone
                 && view.status == status
                 && same_load
                 && same_past
@@ -496,6 +606,7 @@ impl Driver {
                 history,
                 limits,
                 private_memory,
+                device,
                 confinement,
             };
             !same
@@ -512,6 +623,16 @@ async fn ended(start: &mut JoinHandle<Result<Worker, ExitReport>>) -> Result<Wor
         let detail = format!("the task that starts it has failed: {error}");
         Err(ExitReport { class: ExitClass::SpawnStarved, detail })
     })
+}
+
+/// Waits for a look at a worker on devices.
+async fn looked(tenancy: &mut Option<Tenancy>) {
+    if let Some(tenancy) = tenancy
+        && tenancy.changed().await
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The next thing asked; `None` when nobody can ask any more.
@@ -532,14 +653,17 @@ fn ending(cause: &StopCause) -> Ending {
             | Reason::Flood { .. }
             | Reason::HostMemory { .. }
             | Reason::Threads { .. }
-            | Reason::Scratch { .. },
+            | Reason::Scratch { .. }
+            | Reason::DeviceMemory { .. },
         ) => Ending::Crashed,
         StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
         StopCause::Unwanted
         | StopCause::Idle
         | StopCause::ServerEnds
         | StopCause::LoadTimeout
-        | StopCause::LoadFailed { .. } => Ending::Intended,
+        | StopCause::LoadFailed { .. }
+        // No request is why a device is lost.
+        | StopCause::Unhealthy(Reason::DeviceLost(_)) => Ending::Intended,
     }
 }
 

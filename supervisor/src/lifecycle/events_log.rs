@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::effect::ExitRecord;
 use super::history::LastWords;
+use super::instance::DeviceView;
 use crate::enclosure::LimitsReport;
 
 /// With what holds it in, because machines differ in that.
@@ -38,6 +39,41 @@ pub(super) fn ready(instance: &InstanceId, generation: Generation, loaded: &Load
         warmup_ms = loaded.warmup_nanos / 1_000_000,
         peak_rss_mb = loaded.peak_rss >> 20,
         "worker ready"
+    );
+}
+
+/// Where it runs, and what keeps it within its share.
+pub(super) fn on_devices(instance: &InstanceId, generation: Generation, view: &DeviceView) {
+    let devices = view.place.devices.iter().map(|device| device.id.as_str());
+    info!(
+        model = instance.model.as_str(),
+        version = instance.version.get(),
+        instance = instance.index,
+        generation = generation.0,
+        devices = devices.collect::<Vec<_>>().join(","),
+        quota = view.place.bytes,
+        enforcement = %view.enforcement,
+        "worker on devices"
+    );
+}
+
+/// It keeps more of its device than the soft limit, so that its batches are smaller for a while.
+pub(super) fn squeezed(instance: &InstanceId, largest: Option<u32>) {
+    warn!(
+        model = instance.model.as_str(),
+        version = instance.version.get(),
+        instance = instance.index,
+        largest,
+        "device memory is short"
+    );
+}
+
+pub(super) fn relaxed(instance: &InstanceId) {
+    info!(
+        model = instance.model.as_str(),
+        version = instance.version.get(),
+        instance = instance.index,
+        "device memory is no longer short"
     );
 }
 

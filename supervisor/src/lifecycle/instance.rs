@@ -1,7 +1,8 @@
 //! One instance as others see it: what it is made of, a handle to ask things of it, its status.
 
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::control::{Confinement, LoadSpec, Loaded, Measure};
@@ -12,13 +13,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::archive::Archive;
 use super::driver::Driver;
 use super::history::History;
+use super::seating::Seating;
 use super::{Event, Policy, State, Status};
-use crate::config::{self, HostLimits};
+use crate::config::{self, GpuLimits, HostLimits};
 use crate::enclosure::{Enclosures, LimitsReport};
-use crate::health::HealthPolicy;
+use crate::health::{DeviceUse, HealthPolicy};
 use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner, Start};
-use crate::quota::{Ledger, Reserved};
+use crate::quota::{Place, Quotas};
 use crate::schedule::{BatchCap, SlotQueue};
 
 /// What every instance of this supervisor shares.
@@ -27,52 +29,11 @@ pub struct Kit {
     pub spawner: Spawner,
     pub enclosures: Enclosures,
     pub bells: Arc<Bells>,
-    pub accounts: Arc<Mutex<Accounts>>,
+    pub quotas: Quotas,
     /// How workers ended.
     pub archive: Archive,
     /// The folder of the worker binaries.
     pub binaries: PathBuf,
-}
-
-/// What workers cost the supervisor itself.
-#[derive(Debug)]
-pub struct Accounts {
-    /// Bytes of the memory objects.
-    arenas: Ledger<GrantId>,
-    /// Processes, 1 for each worker.
-    workers: Ledger<GrantId>,
-    next: u64,
-}
-
-/// What one worker holds. Its name would not do: while a model is loaded anew, two workers have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct GrantId(u64);
-
-impl Accounts {
-    pub fn new(arena_bytes: u64, workers: u64) -> Self {
-        Self { arenas: Ledger::new(arena_bytes), workers: Ledger::new(workers), next: 0 }
-    }
-
-    /// Room for one worker, or why there is none.
-    pub(super) fn reserve(&mut self, arena_bytes: u64) -> Result<GrantId, String> {
-        let grant = GrantId(self.next);
-        self.next += 1;
-        if let Reserved::Denied(_) = self.workers.reserve(grant, 1) {
-            let most = self.workers.capacity();
-            return Err(format!("limits.max_workers = {most} workers run already"));
-        }
-        if let Reserved::Denied(denied) = self.arenas.reserve(grant, arena_bytes) {
-            let _freed = self.workers.release(&grant);
-            return Err(format!("limits.arena_memory: {denied}"));
-        }
-        Ok(grant)
-    }
-
-    /// Gives back what one worker held; its process is gone.
-    pub(super) fn release(&mut self, grant: GrantId) {
-        let _freed = self.arenas.release(&grant);
-        let _freed = self.workers.release(&grant);
-    }
 }
 
 /// Everything that makes an instance.
@@ -81,7 +42,10 @@ pub struct InstanceSpec {
     pub id: InstanceId,
     pub binary: PathBuf,
     pub start: Start,
+    /// Of every generation; where it runs is added when it is granted.
     pub load: LoadSpec,
+    pub seating: Seating,
+    pub gpu: GpuLimits,
     pub geometry: Geometry,
     pub policy: Policy,
     pub health: HealthPolicy,
@@ -113,8 +77,45 @@ pub struct InstanceView {
     pub limits: Option<Arc<LimitsReport>>,
     /// Bytes of memory that would come free if that worker ended; looked at now and then.
     pub private_memory: Option<u64>,
+    /// The devices of the worker that is there now; `None` on the CPU.
+    pub device: Option<DeviceView>,
     /// What the newest worker that said so gave up, and what of it could not be had.
     pub confinement: Option<Arc<Vec<Measure>>>,
+}
+
+/// A worker on devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceView {
+    pub place: Arc<Place>,
+    /// What keeps it within its quota; the strongest of what does.
+    pub enforcement: Enforcement,
+    /// At the last look.
+    pub used: DeviceUse,
+    /// Looks since it loaded that showed nothing certain.
+    pub blind: u64,
+}
+
+/// What keeps a worker within its device memory, from the hardest on. Never more than is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Enforcement {
+    /// The driver refuses what is more, to its whole control group.
+    Hard,
+    /// Its engine's allocator refuses what is more, by the worker's own word.
+    Allocator,
+    /// It is seen, and ended if it has more.
+    Watchdog,
+    None,
+}
+
+impl fmt::Display for Enforcement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hard => "hard",
+            Self::Allocator => "allocator",
+            Self::Watchdog => "watchdog",
+            Self::None => "none",
+        })
+    }
 }
 
 /// Whether an instance has no process and will have none before somebody acts.

@@ -11,26 +11,29 @@ use shared::id::WorkerId;
 use shared::text::chain;
 
 use super::instance::{InstanceSpec, Kit};
+use super::seating;
 use super::{ExitClass, ExitReport, LoadFault};
 use crate::enclosure::Enclosure;
 use crate::process::turns::Turns;
 use crate::process::{Child, HandshakeError, SpawnError, WorkerCommand};
+use crate::quota::Place;
 
 /// Makes the enclosure and starts the process in it, or moves it in before it is greeted.
 pub(super) async fn start(
     spec: &InstanceSpec,
     kit: &Kit,
-    id: &WorkerId,
+    (id, place): (&WorkerId, Option<&Place>),
     (control, log): (OwnedFd, PipeWriter),
 ) -> Result<(Child, Arc<Enclosure>), ExitReport> {
     let enclosure = kit.enclosures.enclose(id, &spec.host, spec.level).await;
     let enclosure = enclosure.map_err(|e| not_started("the enclosure", &e))?;
     let command = WorkerCommand {
         binary: spec.binary.clone(),
-        start: spec.start,
+        start: seating::start(spec.start, place),
         worker: id.clone(),
         level: spec.confinement.level,
         threads: spec.load.threads,
+        devices: seating::visible(place),
         scratch: enclosure.report().scratch.clone(),
         control,
         log,

@@ -556,10 +556,12 @@ impl Machine {
     }
 }
 
-/// Whether the worker had no chance, because the supervisor itself was short of something.
+/// Whether the worker had no chance, because the supervisor itself was short of something, or its device
+/// was lost.
 fn is_starved(cause: &StopCause, class: ExitClass) -> bool {
     let greeting = matches!(cause, StopCause::LoadFailed { fault: LoadFault::Starved, .. });
-    greeting || class == ExitClass::SpawnStarved
+    let device = matches!(cause, StopCause::Unhealthy(health::Reason::DeviceLost(_)));
+    greeting || device || class == ExitClass::SpawnStarved
 }
 
 /// Whether there is time to ask. Memory, threads and disk are taken from others while a worker makes
@@ -571,7 +573,10 @@ fn force(why: &health::Reason) -> Force {
         | health::Reason::Scratch { .. }
         | health::Reason::Violation(_)
         | health::Reason::Flood { .. } => Force::Killed,
-        health::Reason::Hung { .. } => Force::Asked,
+        // A driver takes long to tidy up after a process that was killed in the middle of its work.
+        health::Reason::DeviceMemory { .. }
+        | health::Reason::DeviceLost(_)
+        | health::Reason::Hung { .. } => Force::Asked,
     }
 }
 

@@ -12,11 +12,12 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::instance::{Gone, Instance, InstanceSpec, InstanceView, Kit};
+use super::seating::{self, Seating};
 use super::{Availability, Backoff, Event, Policy, RestartPolicy};
 use crate::config::{self, ModelSettings, WorkerSettings};
 use crate::health::{HealthPolicy, Watchlist};
 use crate::process::{LogLimits, Start};
-use crate::repository::{EngineKind, Geometry, InstanceKind, Manifest, ModelFolder, Seat, View};
+use crate::repository::{EngineKind, Geometry, Manifest, ModelFolder, Seat, View};
 use crate::request::{RequestError, What};
 use crate::route::{Route, RouteParts, ServingState, VersionEntry};
 use crate::schedule::{BatchCap, SlotQueue};
@@ -88,8 +89,8 @@ impl Version {
         let seats = manifest.seats(settings.worker.instances);
         let start = |(index, seat): (u16, &Seat)| {
             let id = InstanceId { model: folder.name.clone(), version, index };
-            let load = load_spec(&manifest, found.path.clone(), seat, settings)?;
-            let spec = instance_spec(id, load, &manifest, settings, shared)?;
+            let load = load_spec(&manifest, found.path.clone(), settings)?;
+            let spec = instance_spec(id, (load, seat), &manifest, settings, shared)?;
             Ok(Instance::start(spec, kit.clone(), Arc::clone(&queue), Arc::clone(changed)))
         };
         let instances = (0..).zip(&seats).map(start).collect::<Result<_, String>>()?;
@@ -224,19 +225,15 @@ fn summarize(views: &[InstanceView]) -> Summary {
 fn load_spec(
     manifest: &Manifest,
     folder: std::path::PathBuf,
-    seat: &Seat,
     settings: &ModelSettings,
 ) -> Result<LoadSpec, String> {
-    let device = match (seat.kind, seat.gpu) {
-        (InstanceKind::Cpu | InstanceKind::Auto | InstanceKind::Model, _) => Device::Cpu,
-        (InstanceKind::Gpu, gpu) => Device::Cuda(gpu.unwrap_or(0)),
-    };
     let folder = std::path::absolute(folder).map_err(|e| format!("no absolute path: {e}"))?;
     Ok(LoadSpec {
         engine: manifest.engine.backend().to_owned(),
         folder,
         filename: manifest.filename.clone().unwrap_or_default(),
-        device,
+        // Until devices are granted.
+        device: Device::Cpu,
         device_memory: None,
         threads: settings.worker.threads,
         max_batch_size: manifest.max_batch_size,
@@ -256,7 +253,7 @@ fn binary(kind: EngineKind) -> &'static str {
 
 fn instance_spec(
     id: InstanceId,
-    load: LoadSpec,
+    (load, seat): (LoadSpec, &Seat),
     manifest: &Manifest,
     settings: &ModelSettings,
     (kit, batch_cap): (&Kit, &Arc<BatchCap>),
@@ -268,12 +265,19 @@ fn instance_spec(
     let memory = worker.host.memory.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
     let threads = worker.host.max_processes;
     let scratch = worker.host.scratch.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+    let library_path = std::env::var_os("LD_LIBRARY_PATH");
+    let framework = seating::framework_on_gpu(manifest.engine, library_path.as_deref());
     let (grace, spare_doorbells, facts) = (HANG_GRACE, SPARE_DOORBELLS, FACTS);
     Ok(InstanceSpec {
         id,
         binary: kit.binaries.join(binary(manifest.engine)),
-        start: start(worker, load.device),
+        start: match worker.start {
+            config::Start::Zygote => Start::Zygote,
+            config::Start::Exec => Start::Exec,
+        },
         load,
+        seating: Seating::of(seat, &worker.gpu, framework),
+        gpu: worker.gpu,
         geometry: geometry.map_err(|e| e.to_string())?,
         policy: policy(settings),
         health: HealthPolicy { grace, spare_doorbells, facts, memory, threads, scratch },
@@ -313,16 +317,6 @@ fn policy(settings: &ModelSettings) -> Policy {
             no_retry_on: restart.no_retry_on.clone(),
         },
         on_oom: restart.on_oom,
-    }
-}
-
-/// A zygote has asked no device anything, and that copies of it can use a GPU is not proven.
-fn start(worker: &WorkerSettings, device: Device) -> Start {
-    match (worker.start, device) {
-        (config::Start::Zygote, Device::Cpu) => Start::Zygote,
-        (config::Start::Zygote, Device::Cuda(_) | Device::Spread(_)) | (config::Start::Exec, _) => {
-            Start::Exec
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::driver::Patience;
 use super::history::LastWords;
 use super::instance::{InstanceSpec, Kit};
 use super::launch;
+use super::tenancy::Tenancy;
 use super::usage::{self, Usage};
 use super::{ExitClass, ExitReport};
 use crate::enclosure::report::TreeKill;
@@ -24,6 +25,7 @@ use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
 use crate::process::turns::Turns;
 use crate::process::{Child, Exit, Family, HandshakeError, Session, Speaker, Tail, output};
+use crate::quota::Place;
 use crate::schedule::pool::LaneId;
 use crate::schedule::{Rest, SlotQueue};
 
@@ -56,6 +58,8 @@ pub(super) struct Worker {
     group: Group,
     enclosure: Arc<Enclosure>,
     pub(super) usage: watch::Receiver<Usage>,
+    /// `None` on the CPU.
+    pub(super) tenancy: Option<Tenancy>,
     tail: Tail,
     started: Instant,
     handshake: JoinHandle<()>,
@@ -75,7 +79,7 @@ impl Worker {
         spec: &InstanceSpec,
         kit: &Kit,
         queue: &Arc<SlotQueue>,
-        id: WorkerId,
+        (id, place): (WorkerId, Option<Place>),
     ) -> Result<Self, ExitReport> {
         let (ours, theirs) =
             socket::pair().map_err(|e| launch::not_started("control socket", &e))?;
@@ -93,7 +97,8 @@ impl Worker {
             events: lane_sender,
         });
         let lane = lane.map_err(|e| launch::not_started("shared memory", &e))?;
-        let started = launch::start(spec, kit, &id, (theirs, log_writer)).await;
+        let ends = (theirs, log_writer);
+        let started = launch::start(spec, kit, (&id, place.as_ref()), ends).await;
         let (child, enclosure) = started?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
@@ -129,6 +134,7 @@ impl Worker {
             group,
             enclosure,
             usage,
+            tenancy: None,
             tail,
             started: Instant::now(),
             handshake,
@@ -197,6 +203,14 @@ impl Worker {
             (Some(_) | None, Patience::None | Patience::Some) => {
                 self.group.signal(Signal::SIGTERM);
             }
+        }
+    }
+
+    /// Asks it to give back device memory that it only keeps.
+    pub(super) fn trim(&mut self) {
+        let Some(session) = self.session.as_ref().filter(|_| self.listens) else { return };
+        if self.tenancy.as_mut().is_some_and(Tenancy::may_trim) {
+            session.send(Command::Trim);
         }
     }
 

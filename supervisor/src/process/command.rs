@@ -11,16 +11,8 @@ use proto::zygote::Entrance;
 use shared::id::WorkerId;
 
 /// Variables that workers inherit; everything else of the supervisor's environment stays here.
-const INHERITED: [&str; 8] = [
-    "PATH",
-    "LANG",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-    "CUDA_DEVICE_ORDER",
-    "NVIDIA_VISIBLE_DEVICES",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "RUST_BACKTRACE",
-];
+const INHERITED: [&str; 5] =
+    ["PATH", "LANG", "LD_LIBRARY_PATH", "PYTORCH_CUDA_ALLOC_CONF", "RUST_BACKTRACE"];
 
 /// Bytes of arguments that a zygote starts with: its copies write theirs in their place.
 const TITLE_ROOM: usize = 512;
@@ -45,6 +37,8 @@ pub struct WorkerCommand {
     pub level: Level,
     /// Threads that one inference may use, for libraries that look at their environment.
     pub threads: u16,
+    /// For `CUDA_VISIBLE_DEVICES`: ids with commas between them; empty is no device.
+    pub devices: String,
     /// The only folder that it may write to, absolute: its home, and where its libraries put files.
     pub scratch: PathBuf,
     /// The worker's end of the control socket: its standard input.
@@ -79,6 +73,7 @@ impl WorkerCommand {
         let scratch = self.scratch.to_string_lossy();
         let variables = [
             ("OMP_NUM_THREADS", &*self.threads.to_string()),
+            ("CUDA_VISIBLE_DEVICES", &self.devices),
             ("TMPDIR", &scratch),
             ("HOME", &scratch),
         ];

@@ -48,7 +48,10 @@ pub fn place(wanted: &Wanted, candidates: &[Candidate]) -> Result<Vec<DeviceId>,
     let has_room = |candidate: &&Candidate| candidate.need <= candidate.free;
     match wanted {
         Wanted::These(indices) => {
-            let named = indices.iter().map(|&index| {
+            // Named twice is named once: an instance has a device or has it not.
+            let once =
+                indices.iter().enumerate().filter(|(at, index)| !indices[..*at].contains(index));
+            let named = once.map(|(_, &index)| {
                 let found = candidates.iter().find(|candidate| candidate.index == index);
                 found.ok_or(NoPlace::NotThere(index))
             });
@@ -120,7 +123,7 @@ mod tests {
         assert_eq!(place(&Wanted::Any(2), &three), Ok(vec![id(0), id(2)]));
         let short = NoPlace::NoRoom { need: 10, free: 9, index: 1 };
         assert_eq!(place(&Wanted::Any(3), &three), Err(short.clone()));
-        assert_eq!(place(&Wanted::These(vec![2, 0]), &three), Ok(vec![id(2), id(0)]));
+        assert_eq!(place(&Wanted::These(vec![2, 0, 2]), &three), Ok(vec![id(2), id(0)]));
         assert_eq!(place(&Wanted::These(vec![0, 1]), &three), Err(short));
         let few = NoPlace::TooFew { wanted: 4, usable: 3 };
         assert_eq!(place(&Wanted::Any(4), &three), Err(few));

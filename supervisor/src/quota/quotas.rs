@@ -99,8 +99,7 @@ pub struct Grant {
 const OVERDUE_EVERY: Duration = Duration::from_millis(100);
 
 impl Quotas {
-    /// Starts the task, which ends with the snapshots. `first_answer` bounds the wait of those who ask
-    /// before anything is known of the devices.
+    /// Starts the task, which ends with the snapshots.
     pub fn start(capacity: Capacity, measured_file: PathBuf, sources: Sources) -> Self {
         let snapshots = sources.snapshots.clone();
         let this = Self(Arc::new(Shared {

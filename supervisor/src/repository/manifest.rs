@@ -107,11 +107,12 @@ pub enum InstanceKind {
 }
 
 /// What one instance runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seat {
     pub kind: InstanceKind,
-    /// The device's ordinal, if the group names devices.
-    pub gpu: Option<u16>,
+    /// The devices that it runs on, by number, if the group names any: one, unless the model spreads
+    /// itself over all of them.
+    pub gpus: Vec<u16>,
 }
 
 /// Which of the versions on disk are served.
@@ -185,7 +186,7 @@ impl Manifest {
             None => seats.collect(),
             Some(count) => {
                 let all: Vec<Seat> = seats.collect();
-                all.iter().copied().cycle().take(count.into()).collect()
+                all.iter().cloned().cycle().take(count.into()).collect()
             }
         }
     }
@@ -207,13 +208,21 @@ impl Manifest {
 }
 
 impl InstanceGroup {
-    /// One for each instance; a group that names GPUs has `count` on each.
+    /// One for each instance; a group that names GPUs has `count` on each, or, if the model spreads itself,
+    /// `count` on all of them.
     pub(super) fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
         let kind = self.kind;
-        let named = self.gpus.iter().copied().map(Some);
-        let unnamed = self.gpus.is_empty().then_some(None);
-        let gpus = named.chain(unnamed);
-        gpus.flat_map(move |gpu| (0..self.count).map(move |_| Seat { kind, gpu }))
+        let places: Vec<Vec<u16>> = match (kind, self.gpus.is_empty()) {
+            (_, true) => vec![Vec::new()],
+            (InstanceKind::Model, false) => vec![self.gpus.clone()],
+            (InstanceKind::Auto | InstanceKind::Gpu | InstanceKind::Cpu, false) => {
+                self.gpus.iter().map(|&gpu| vec![gpu]).collect()
+            }
+        };
+        places.into_iter().flat_map(move |gpus| {
+            let seat = Seat { kind, gpus };
+            std::iter::repeat_n(seat, self.count.into())
+        })
     }
 }
 

@@ -8,6 +8,6 @@ pub mod batch_cap;
 pub mod pool;
 pub mod queue;
 
-pub use batch_cap::BatchCap;
+pub use batch_cap::{BatchCap, Squeeze};
 pub use pool::{Claim, Coming, Company};
 pub use queue::{Rest, Seat, SlotQueue};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proto::control::Fact;
 use shared::ring::consumer::{Finished, RequestConsumer};
 use shared::ring::layout::ResponseDescriptor;
 use shared::ring::producer::{ResponseProducer, Wake};
@@ -21,6 +22,8 @@ pub enum PumpError {
     Handover(#[source] ControlError),
     #[error("cannot send the outputs of a request")]
     HandUp(#[source] ControlError),
+    #[error("cannot say that memory was given back")]
+    Trimmed(#[source] ControlError),
     #[error("cannot ring the supervisor")]
     Bell(#[source] ControlError),
 }
@@ -41,6 +44,7 @@ impl Pump {
         loop {
             if self.stop.takes_trim() {
                 self.engine.trim();
+                self.control.report(&Fact::Trimmed, None).map_err(PumpError::Trimmed)?;
             }
             if let Some(taken) = self.requests.take() {
                 let (responses, control) = (&mut self.responses, &mut self.control);

@@ -61,13 +61,13 @@ fn an_image_classifier() {
     let kinds: Vec<_> = manifest.instance_groups.iter().map(|g| (g.kind, g.count)).collect();
     assert_eq!(kinds, [(InstanceKind::Gpu, 2), (InstanceKind::Cpu, 1)]);
     let seats = |instances| -> Vec<_> {
-        manifest.seats(instances).into_iter().map(|seat| (seat.kind, seat.gpu)).collect()
+        manifest.seats(instances).into_iter().map(|seat| (seat.kind, seat.gpus)).collect()
     };
-    let [gpu0, gpu1, cpu] = [Some(0), Some(1), None]
-        .map(|gpu| (gpu.map_or(InstanceKind::Cpu, |_| InstanceKind::Gpu), gpu));
-    assert_eq!(seats(None), [gpu0, gpu0, gpu1, gpu1, cpu]);
-    assert_eq!(seats(Some(1)), [gpu0]);
-    assert_eq!(seats(Some(6)), [gpu0, gpu0, gpu1, gpu1, cpu, gpu0]);
+    let gpu = |gpu| (InstanceKind::Gpu, vec![gpu]);
+    let cpu = || (InstanceKind::Cpu, vec![]);
+    assert_eq!(seats(None), [gpu(0), gpu(0), gpu(1), gpu(1), cpu()]);
+    assert_eq!(seats(Some(1)), [gpu(0)]);
+    assert_eq!(seats(Some(6)), [gpu(0), gpu(0), gpu(1), gpu(1), cpu(), gpu(0)]);
     let versions = [1, 3].map(|n| ModelVersion::new(n).unwrap());
     assert_eq!(manifest.version_policy, VersionPolicy::Specific(versions.into()));
     let parameters = [("INFERENCE_MODE", "true"), ("gpu_memory_limit_mib", "512")]
