@@ -100,7 +100,7 @@ impl App {
             spawner,
             enclosures,
             bells,
-            quotas: quotas(&config),
+            quotas: quotas(&config).await,
             archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
@@ -170,7 +170,7 @@ impl App {
     }
 }
 
-fn quotas(config: &Config) -> Quotas {
+async fn quotas(config: &Config) -> Quotas {
     let (limits, devices) = (&config.limits, &config.devices);
     let capacity = Capacity {
         arenas: limits.arena_memory as u64,
@@ -181,7 +181,7 @@ fn quotas(config: &Config) -> Quotas {
     let absent = Snapshot::absent("this build does not ask for any");
     let (_, snapshots) = watch::channel(Arc::new(absent));
     let sources = Sources { snapshots, hurry: Box::new(|| {}), kin: |_, _| Kinship::Unknown };
-    Quotas::start(capacity, devices.measured.clone(), sources)
+    Quotas::start(capacity, devices.measured.clone(), sources).await
 }
 
 /// How long workers may take to end after the last connection, at least.

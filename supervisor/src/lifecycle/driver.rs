@@ -341,7 +341,7 @@ impl Driver {
                 events_log::started(&self.spec.id, generation, worker.pid(), worker.limits());
                 if let Reservation::Granted(grant) = &self.reservation {
                     let soft = self.spec.gpu.soft;
-                    worker.tenancy = Tenancy::new(grant, worker.pid(), soft, Hard::No);
+                    worker.tenancy = Tenancy::under(grant, worker.pid(), soft, Hard::No);
                 }
                 // Nobody wanted it any more while it was being made.
                 if !self.is_starting() {

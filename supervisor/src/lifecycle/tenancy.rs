@@ -56,12 +56,16 @@ pub(super) struct Looked {
 impl Tenancy {
     /// Of the process `pid`; `None` if nothing was granted but a place on the CPU. `soft` is a part of
     /// the quota.
-    pub(super) fn new(grant: &Grant, pid: i32, soft: f64, hard: Hard) -> Option<Self> {
-        let place = Arc::new(grant.place()?.clone());
+    pub(super) fn under(grant: &Grant, pid: i32, soft: f64, hard: Hard) -> Option<Self> {
+        let place = grant.place()?.clone();
+        Some(Self::new(place, grant.occupy(pid), soft, hard))
+    }
+
+    fn new(place: Place, samples: watch::Receiver<Sample>, soft: f64, hard: Hard) -> Self {
         let watch = DeviceWatch::new(place.bytes, soft);
-        Some(Self {
-            place,
-            samples: grant.occupy(pid),
+        Self {
+            place: Arc::new(place),
+            samples,
             watch,
             hard,
             loaded: None,
@@ -71,7 +75,7 @@ impl Tenancy {
             used: DeviceUse::Nothing,
             peak: 0,
             blind: 0,
-        })
+        }
     }
 
     pub(super) fn place(&self) -> &Arc<Place> {
@@ -154,5 +158,115 @@ impl Tenancy {
                 Enforcement::None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Device, DeviceId, Slice};
+
+    const GIB: u64 = 1 << 30;
+
+    struct Driver {
+        samples: watch::Sender<Sample>,
+        taken: u64,
+    }
+
+    impl Driver {
+        fn says(&mut self, tenancy: &mut Tenancy, seen: DeviceUse) -> Looked {
+            self.taken += 10;
+            self.samples.send_replace(Sample { taken: MonotonicNanos(self.taken), seen });
+            tenancy.look()
+        }
+    }
+
+    fn tenancy(hard: Hard) -> (Driver, Tenancy) {
+        let nothing = Sample { taken: MonotonicNanos::default(), seen: DeviceUse::Nothing };
+        let (samples, looks) = watch::channel(nothing);
+        let device = Device {
+            id: DeviceId::new("GPU-0").unwrap(),
+            index: 0,
+            name: "fake".into(),
+            slice: Slice::Whole,
+        };
+        let place = Place { devices: vec![device], bytes: 4 * GIB };
+        (Driver { samples, taken: 100 }, Tenancy::new(place, looks, 0.9, hard))
+    }
+
+    fn loaded(allocator_limit: Option<u64>, warmup: WarmupExtent) -> Loaded {
+        let on_device = Some(OnDevice { allocator_limit, peak: GIB, warmup });
+        Loaded {
+            inputs: vec![],
+            outputs: vec![],
+            load_nanos: 0,
+            warmup_nanos: 0,
+            peak_rss: 0,
+            build: "fake 1".into(),
+            on_device,
+        }
+    }
+
+    #[test]
+    fn the_first_look_after_a_whole_warm_up_tells_what_the_model_needs() {
+        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(3 * GIB)).peak, None);
+        tenancy.has_loaded(&loaded(None, WarmupExtent::Largest), MonotonicNanos(115));
+        // Begun at 120: the peak is the most that any look has seen.
+        assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(2 * GIB)).peak, Some(3 * GIB));
+        assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(2 * GIB)).peak, None);
+    }
+
+    #[test]
+    fn a_look_that_was_begun_before_the_end_of_the_warm_up_tells_nothing() {
+        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        tenancy.has_loaded(&loaded(None, WarmupExtent::Largest), MonotonicNanos(115));
+        assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(GIB)).peak, None);
+        let blind = DeviceUse::Blind("no right".into());
+        assert_eq!(driver.says(&mut tenancy, blind).peak, Some(GIB + UNSEEN));
+    }
+
+    #[test]
+    fn what_was_seen_of_a_partial_warm_up_is_not_kept() {
+        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        tenancy.has_loaded(&loaded(None, WarmupExtent::Partial), MonotonicNanos(0));
+        assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(GIB)).peak, None);
+    }
+
+    #[test]
+    fn enforcement_is_never_more_than_is_true() {
+        let level = |hard, limit, seen| {
+            let (mut driver, mut tenancy) = tenancy(hard);
+            tenancy.has_loaded(&loaded(limit, WarmupExtent::Partial), MonotonicNanos(0));
+            let _looked = driver.says(&mut tenancy, seen);
+            tenancy.view().enforcement
+        };
+        let (bytes, blind) = (DeviceUse::Bytes(GIB), DeviceUse::Blind("no right".into()));
+        assert_eq!(level(Hard::Yes, Some(GIB), bytes.clone()), Enforcement::Hard);
+        assert_eq!(level(Hard::No, Some(GIB), blind.clone()), Enforcement::Allocator);
+        assert_eq!(level(Hard::No, None, bytes), Enforcement::Watchdog);
+        assert_eq!(level(Hard::No, None, blind), Enforcement::None);
+        // It holds its model there: that nobody sees it is blindness, not absence.
+        assert_eq!(level(Hard::No, None, DeviceUse::Nothing), Enforcement::None);
+    }
+
+    #[test]
+    fn blind_looks_are_counted_once_the_model_is_there() {
+        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        let _before = driver.says(&mut tenancy, DeviceUse::Blind("no right".into()));
+        tenancy.has_loaded(&loaded(None, WarmupExtent::Partial), MonotonicNanos(0));
+        let _nothing = driver.says(&mut tenancy, DeviceUse::Nothing);
+        let _blind = driver.says(&mut tenancy, DeviceUse::Blind("no right".into()));
+        let view = tenancy.view();
+        assert_eq!((view.blind, view.used), (2, DeviceUse::Blind("no right".into())));
+    }
+
+    #[test]
+    fn a_worker_is_asked_again_only_once_it_has_answered() {
+        let (_driver, mut tenancy) = tenancy(Hard::No);
+        assert!(tenancy.trimmed().is_err());
+        assert!(tenancy.may_trim() && !tenancy.may_trim());
+        assert_eq!(tenancy.trimmed(), Ok(()));
+        assert!(tenancy.may_trim());
     }
 }

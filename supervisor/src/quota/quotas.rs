@@ -99,9 +99,10 @@ pub struct Grant {
 const OVERDUE_EVERY: Duration = Duration::from_millis(100);
 
 impl Quotas {
-    /// Starts the task, which ends with the snapshots.
-    pub fn start(capacity: Capacity, measured_file: PathBuf, sources: Sources) -> Self {
-        let snapshots = sources.snapshots.clone();
+    /// Starts the task, which ends with the snapshots. Nobody is refused for what the one that is there
+    /// by now says.
+    pub async fn start(capacity: Capacity, measured_file: PathBuf, sources: Sources) -> Self {
+        let mut snapshots = sources.snapshots.clone();
         let this = Self(Arc::new(Shared {
             accounts: Mutex::new(Accounts::new(capacity)),
             tenants: Mutex::default(),
@@ -111,6 +112,8 @@ impl Quotas {
             sources,
             patience: capacity.patience,
         }));
+        let first = Arc::clone(&snapshots.borrow_and_update());
+        this.take_in(first).await;
         tokio::spawn(this.clone().keep(snapshots));
         this
     }
