@@ -1,6 +1,8 @@
 //! The task that owns one instance: it waits for the next event, asks the machine, and carries out
 //! what the machine wants. It waits nowhere else: what takes time is done by tasks that report.
 
+mod devices;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +19,16 @@ use tracing::debug;
 
 use super::history::LastWords;
 use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit};
-use super::reservation::{Asking, Reservation};
-use super::tenancy::{Hard, Looked, Tenancy};
+use super::reservation::Reservation;
+use super::tenancy::{Hard, Tenancy};
 use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
-    Effect, Event, ExitClass, ExitRecord, ExitReport, Jitter, LoadFault, Machine, Outcome, Record,
-    State, StopCause, Ticket, Token,
+    Effect, Event, ExitClass, ExitReport, Jitter, LoadFault, Machine, Outcome, Record, State,
+    StopCause, Token,
 };
 use super::{confinement, events_log, facts, launch, seating};
-use crate::exit_kind::ExitKind;
-use crate::health::{Advice, Observation, Reason, Verdict};
+use crate::health::{Observation, Reason, Verdict};
 use crate::lane::{Ending, LaneEvent};
 use crate::quota::{Grant, Refused};
 use crate::request::{RequestError, What};
@@ -193,7 +194,7 @@ impl Driver {
                 Some(event) = worker.lane_events.recv() => Woken::Lane(event),
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
                 Ok(()) = worker.usage.changed() => Woken::Measured,
-                () = looked(&mut worker.tenancy) => Woken::Looked,
+                () = devices::looked(&mut worker.tenancy) => Woken::Looked,
                 Some(_) = self.leaving.join_next() => Woken::Returned,
                 token = alarm => Woken::Timer(token),
                 event = asked(&mut self.inbox), if self.inbox.is_some() => Woken::Asked(event),
@@ -275,49 +276,6 @@ impl Driver {
             | StopCause::Idle
             | StopCause::ServerEnds
             | StopCause::LoadFailed { .. } => Patience::Some,
-        }
-    }
-
-    fn reserve(&mut self, ticket: Ticket) {
-        let arena = self.spec.geometry.total_bytes() as u64;
-        let wanted = self.spec.seating.wanted(self.kit.quotas.has_device());
-        let Some(wanted) = wanted else {
-            let reserved = self.kit.quotas.reserve(arena);
-            let event = self.note_reserved(ticket, reserved);
-            self.pending.push_back(event);
-            return;
-        };
-        let ask = seating::ask(&self.spec.id, &self.spec.load.engine, wanted, &self.spec.gpu);
-        let asking = Asking::start(ticket, self.kit.quotas.clone(), arena, ask);
-        self.reservation = Reservation::Asked(asking);
-    }
-
-    async fn reserved(&mut self, outcome: Result<Grant, Refused>) {
-        let Reservation::Asked(Asking { ticket, .. }) = self.reservation else { return };
-        self.reservation = Reservation::None;
-        let event = self.note_reserved(ticket, outcome);
-        self.handle(event).await;
-    }
-
-    fn note_reserved(&mut self, ticket: Ticket, outcome: Result<Grant, Refused>) -> Event {
-        match outcome {
-            Err(Refused { reason, .. }) => Event::Denied { ticket, reason },
-            Ok(grant) => {
-                self.reservation = Reservation::Granted(grant);
-                Event::Granted { ticket }
-            }
-        }
-    }
-
-    /// The exit of whatever ran under the grant has been seen.
-    fn release(&mut self) {
-        if let Reservation::Granted(grant) = std::mem::take(&mut self.reservation) {
-            if self.worker.is_none() {
-                // There was no process.
-                return drop(grant);
-            }
-            let left = grant.leave();
-            self.leaving.spawn(async move { drop(left.await) });
         }
     }
 
@@ -467,9 +425,9 @@ impl Driver {
             worker.has_loaded();
             if let Some(tenancy) = &mut worker.tenancy {
                 tenancy.has_loaded(&loaded, MonotonicNanos::now());
-                events_log::on_devices(&self.spec.id, generation, &tenancy.view());
             }
         }
+        self.tell_enforcement();
         self.loaded = Some(Arc::new(loaded));
         Event::Loaded { generation }
     }
@@ -502,40 +460,6 @@ impl Driver {
         self.follow(self.spec.health.judge(&seen)).await;
     }
 
-    /// What was seen of the worker on its devices.
-    async fn judge_devices(&mut self) {
-        let Some(worker) = &mut self.worker else { return };
-        let generation = worker.generation();
-        let Some(tenancy) = &mut worker.tenancy else { return };
-        let Looked { advice, peak } = tenancy.look();
-        let subject = seating::subject(&self.spec.id, tenancy.place());
-        if let (Some(peak), Some(subject), Some(loaded)) = (peak, subject, &self.loaded) {
-            let engine = &self.spec.load.engine;
-            self.kit.quotas.note_peak(subject, engine, &loaded.build, peak);
-        }
-        let why = match advice {
-            Advice::Steady => return,
-            Advice::Trim => return worker.trim(),
-            Advice::Squeeze => {
-                tenancy.squeeze = Some(self.spec.batch_cap.squeeze());
-                events_log::squeezed(&self.spec.id, self.spec.batch_cap.reduced());
-                return worker.trim();
-            }
-            Advice::Relax => {
-                tenancy.squeeze = None;
-                return events_log::relaxed(&self.spec.id);
-            }
-            Advice::Over { used, quota } => Reason::DeviceMemory { used, quota },
-            Advice::Lost(why) => Reason::DeviceLost(why),
-        };
-        self.handle(Event::Unhealthy { generation, why }).await;
-    }
-
-    fn trimmed(&mut self) -> Result<(), String> {
-        let tenancy = self.worker.as_mut().and_then(|worker| worker.tenancy.as_mut());
-        tenancy.map_or_else(|| Err("it has no device".into()), Tenancy::trimmed)
-    }
-
     async fn follow(&mut self, verdict: Verdict) {
         let Some(generation) = self.worker.as_ref().map(Worker::generation) else { return };
         match verdict {
@@ -564,15 +488,6 @@ impl Driver {
                 events_log::exited(&self.spec.id, &exit, &words);
                 self.kit.archive.add(&self.spec.id, &exit, words);
             }
-        }
-    }
-
-    /// A model that needed more than it was granted may have had less than it is allowed.
-    fn forget_peak(&self, exit: &ExitRecord) {
-        let tenancy = self.worker.as_ref().and_then(|worker| worker.tenancy.as_ref());
-        let subject = tenancy.and_then(|t| seating::subject(&self.spec.id, t.place()));
-        if let (Some(subject), ExitKind::DeviceOom | ExitKind::Quota) = (subject, exit.kind) {
-            self.kit.quotas.forget_peak(&subject);
         }
     }
 
@@ -623,16 +538,6 @@ async fn ended(start: &mut JoinHandle<Result<Worker, ExitReport>>) -> Result<Wor
         let detail = format!("the task that starts it has failed: {error}");
         Err(ExitReport { class: ExitClass::SpawnStarved, detail })
     })
-}
-
-/// Waits for a look at a worker on devices.
-async fn looked(tenancy: &mut Option<Tenancy>) {
-    if let Some(tenancy) = tenancy
-        && tenancy.changed().await
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 /// The next thing asked; `None` when nobody can ask any more.

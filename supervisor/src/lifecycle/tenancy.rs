@@ -25,10 +25,12 @@ pub(super) struct Tenancy {
     /// Whether its peak has been taken note of.
     noted: bool,
     trim: Trim,
-    pub(super) squeeze: Option<Squeeze>,
+    squeeze: Option<Squeeze>,
     used: DeviceUse,
     peak: u64,
     blind: u64,
+    /// What was last said of how it is held.
+    told: Option<Enforcement>,
 }
 
 /// Whether the driver itself refuses what is beyond the quota.
@@ -75,6 +77,7 @@ impl Tenancy {
             used: DeviceUse::Nothing,
             peak: 0,
             blind: 0,
+            told: None,
         }
     }
 
@@ -140,6 +143,19 @@ impl Tenancy {
             Trim::Asked => Ok(()),
             Trim::Answered => Err("an answer to a command that was not given".into()),
         }
+    }
+
+    /// Batches are smaller as long as there is one.
+    pub(super) fn squeeze(&mut self, squeeze: Option<Squeeze>) {
+        self.squeeze = squeeze;
+    }
+
+    /// How it is held, if that is not what was said before; nothing until it has loaded.
+    pub(super) fn news(&mut self) -> Option<DeviceView> {
+        self.loaded.as_ref()?;
+        let enforcement = self.enforcement();
+        let known = self.told.replace(enforcement);
+        (known != Some(enforcement)).then(|| self.view())
     }
 
     pub(super) fn view(&self) -> DeviceView {

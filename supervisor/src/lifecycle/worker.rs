@@ -27,7 +27,7 @@ use crate::process::turns::Turns;
 use crate::process::{Child, Exit, Family, HandshakeError, Session, Speaker, Tail, output};
 use crate::quota::Place;
 use crate::schedule::pool::LaneId;
-use crate::schedule::{Rest, SlotQueue};
+use crate::schedule::{Rest, SlotQueue, Squeeze};
 
 /// What a worker's tasks tell its driver.
 #[derive(Debug)]
@@ -211,6 +211,13 @@ impl Worker {
         let Some(session) = self.session.as_ref().filter(|_| self.listens) else { return };
         if self.tenancy.as_mut().is_some_and(Tenancy::may_trim) {
             session.send(Command::Trim);
+        }
+    }
+
+    /// Its batches are smaller, or as they were.
+    pub(super) fn squeeze(&mut self, squeeze: Option<Squeeze>) {
+        if let Some(tenancy) = &mut self.tenancy {
+            tenancy.squeeze(squeeze);
         }
     }
 
