@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::device::Snapshot;
+use crate::device::{Devices, kin};
 use crate::enclosure::{EnclosureError, Enclosures};
 use crate::exit::Exit;
 use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
@@ -25,7 +25,7 @@ use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::Kit;
 use crate::process::turns::{self, Turns};
 use crate::process::{Family, Spawner};
-use crate::quota::{Capacity, Kinship, Quotas, Sources};
+use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
 
@@ -60,6 +60,8 @@ pub struct App {
     kit: Kit,
     routes: Routes,
     wishes: mpsc::Receiver<Demand>,
+    /// Asked for as long as anybody serves.
+    devices: Devices,
     _runtime_file: RuntimeFile,
 }
 
@@ -91,30 +93,52 @@ impl App {
         let bound = |e| StartError::Bind(listen, e);
         let listener = listen_on(listen).map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
+        // Answers while the rest is made.
+        let devices = Devices::start(&config.devices);
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
         let enclosures = Enclosures::open(&config.limits.cgroup, &config.scratch).await;
         let enclosures = enclosures.map_err(StartError::Enclosures)?;
         take_orphans();
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
+        devices.settled().await;
         let kit = Kit {
             spawner,
             enclosures,
             bells,
-            quotas: quotas(&config).await,
+            quotas: quotas(&config, &devices),
             archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
         let file = RuntimeFile::write(&config.runtime_file, address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
         let (routes, wishes) = Routes::new();
-        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
+        Ok(Self {
+            config,
+            listener,
+            address,
+            signals,
+            kit,
+            routes,
+            wishes,
+            devices,
+            _runtime_file: file,
+        })
     }
 
     /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
     /// then the workers when the last request was answered.
     pub async fn run(self) -> Exit {
-        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
-            self;
+        let Self {
+            config,
+            listener,
+            address,
+            mut signals,
+            kit,
+            routes,
+            wishes,
+            devices: _devices,
+            _runtime_file,
+        } = self;
         let drain_timeout = config.shutdown.drain_timeout;
         let enclosures = kit.enclosures.clone();
         let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
@@ -170,18 +194,18 @@ impl App {
     }
 }
 
-async fn quotas(config: &Config) -> Quotas {
-    let (limits, devices) = (&config.limits, &config.devices);
+fn quotas(config: &Config, devices: &Devices) -> Quotas {
+    let (limits, settings) = (&config.limits, &config.devices);
     let capacity = Capacity {
         arenas: limits.arena_memory as u64,
         workers: u64::from(limits.max_workers),
-        headroom: devices.headroom as u64,
-        patience: devices.release_timeout,
+        headroom: settings.headroom as u64,
+        patience: settings.release_timeout,
     };
-    let absent = Snapshot::absent("this build does not ask for any");
-    let (_, snapshots) = watch::channel(Arc::new(absent));
-    let sources = Sources { snapshots, hurry: Box::new(|| {}), kin: |_, _| Kinship::Unknown };
-    Quotas::start(capacity, devices.measured.clone(), sources).await
+    let snapshots = devices.snapshots();
+    let devices = devices.clone();
+    let sources = Sources { snapshots, hurry: Box::new(move || devices.hurry()), kin: kin::kin };
+    Quotas::start(capacity, settings.measured.clone(), sources)
 }
 
 /// How long workers may take to end after the last connection, at least.

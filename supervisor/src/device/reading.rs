@@ -133,6 +133,25 @@ impl Snapshot {
         Self { taken: MonotonicNanos::default(), driver, readings: Vec::new() }
     }
 
+    /// The same, from when on the driver did not answer any more.
+    #[must_use]
+    pub fn silent(&self) -> Self {
+        Self { driver: Driver::Silent, ..self.clone() }
+    }
+
+    /// The same devices, of which nothing is known any more since there is nobody to ask.
+    #[must_use]
+    pub fn unasked(&self, why: &str) -> Self {
+        let blind = |reading: &Reading| Reading {
+            memory: None,
+            busy: None,
+            processes: Processes::Blind(why.to_owned()),
+            ..reading.clone()
+        };
+        let readings = self.readings.iter().map(blind).collect();
+        Self { driver: Driver::Absent(why.to_owned()), readings, ..*self }
+    }
+
     #[must_use]
     pub fn reading(&self, id: &DeviceId) -> Option<&Reading> {
         self.readings.iter().find(|reading| reading.device.id == *id)

@@ -18,5 +18,5 @@ pub use accounts::{Accounts, Capacity, DeviceAsk, GrantId, Outlook, Place, Refus
 pub use ledger::{Denied, Ledger, Released, Reserved};
 pub use measured::Subject;
 pub use placement::Wanted;
-pub use quotas::{Grant, Kin, Kinship, Left, Quotas, Sample, Sources};
+pub use quotas::{Grant, Left, Quotas, Sample, Sources};
 pub use sighting::Whose;

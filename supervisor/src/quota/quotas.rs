@@ -17,7 +17,7 @@ use super::gate::{Passed, Verdict};
 use super::measured::{Measured, Subject};
 use super::measured_file;
 use super::sighting::Whose;
-use crate::device::{Driver, Snapshot, State};
+use crate::device::{Driver, Kin, Kinship, Snapshot, State};
 use crate::health::DeviceUse;
 
 /// A handle; all share the same accounts.
@@ -30,23 +30,6 @@ pub struct Sources {
     /// Asks for a snapshot soon.
     pub hurry: Box<dyn Fn() + Send + Sync>,
     pub kin: Kin,
-}
-
-/// Finds the process that the driver calls so, or one above it, among those that are asked for. May
-/// read files.
-pub type Kin = fn(u32, &dyn Fn(i32) -> bool) -> Kinship;
-
-/// What is known of a process that a driver names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kinship {
-    /// It is this process, or below it.
-    Of(i32),
-    /// It lives, and is none of those.
-    Stranger,
-    /// There is no such process any more.
-    Gone,
-    /// It cannot be told.
-    Unknown,
 }
 
 /// One look at a worker.
@@ -99,12 +82,14 @@ pub struct Grant {
 const OVERDUE_EVERY: Duration = Duration::from_millis(100);
 
 impl Quotas {
-    /// Starts the task, which ends with the snapshots. Nobody is refused for what the one that is there
-    /// by now says.
-    pub async fn start(capacity: Capacity, measured_file: PathBuf, sources: Sources) -> Self {
+    /// Starts the task, which ends with the snapshots.
+    pub fn start(capacity: Capacity, measured_file: PathBuf, sources: Sources) -> Self {
         let mut snapshots = sources.snapshots.clone();
+        let mut accounts = Accounts::new(capacity);
+        // What is known already is there for the first who asks. No process is ours yet.
+        let _nobody = accounts.look(&snapshots.borrow_and_update(), |_| Whose::Other);
         let this = Self(Arc::new(Shared {
-            accounts: Mutex::new(Accounts::new(capacity)),
+            accounts: Mutex::new(accounts),
             tenants: Mutex::default(),
             measured: Mutex::new(measured_file::read(&measured_file)),
             measured_file,
@@ -112,8 +97,6 @@ impl Quotas {
             sources,
             patience: capacity.patience,
         }));
-        let first = Arc::clone(&snapshots.borrow_and_update());
-        this.take_in(first).await;
         tokio::spawn(this.clone().keep(snapshots));
         this
     }

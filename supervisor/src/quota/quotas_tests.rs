@@ -31,7 +31,7 @@ fn kin(number: u32, wanted: &dyn Fn(i32) -> bool) -> Kinship {
 }
 
 impl Machine {
-    async fn new(patience: Duration) -> Self {
+    fn new(patience: Duration) -> Self {
         let (sender, snapshots) = watch::channel(Arc::new(Snapshot::absent("not yet")));
         let (hurried, folder) = (Arc::new(AtomicU32::new(0)), tempfile::tempdir().unwrap());
         let count = Arc::clone(&hurried);
@@ -40,7 +40,7 @@ impl Machine {
         });
         let capacity = Capacity { arenas: 1000, workers: 10, headroom: 0, patience };
         let file = folder.path().join("measured.json");
-        let quotas = Quotas::start(capacity, file, Sources { snapshots, hurry, kin }).await;
+        let quotas = Quotas::start(capacity, file, Sources { snapshots, hurry, kin });
         Self { snapshots: sender, quotas, hurried, _folder: folder }
     }
 
@@ -88,7 +88,7 @@ async fn until(looks: &mut watch::Receiver<Sample>, seen: &DeviceUse) {
 
 #[tokio::test]
 async fn a_worker_is_looked_at_and_what_it_had_is_waited_for() {
-    let machine = Machine::new(WATCHDOG).await;
+    let machine = Machine::new(WATCHDOG);
     machine.show(&[]);
     let grant = machine.granted(10 * GIB).await;
     let mut looks = grant.occupy(42);
@@ -107,7 +107,7 @@ async fn a_worker_is_looked_at_and_what_it_had_is_waited_for() {
 
 #[tokio::test]
 async fn who_stays_is_overdue_and_nobody_waits_for_ever() {
-    let machine = Machine::new(Duration::from_millis(200)).await;
+    let machine = Machine::new(Duration::from_millis(200));
     machine.show(&[]);
     let grant = machine.granted(10 * GIB).await;
     let _looks = grant.occupy(42);
@@ -121,7 +121,7 @@ async fn who_stays_is_overdue_and_nobody_waits_for_ever() {
 
 #[tokio::test]
 async fn a_grant_that_is_dropped_is_there_again_at_once() {
-    let machine = Machine::new(WATCHDOG).await;
+    let machine = Machine::new(WATCHDOG);
     machine.show(&[]);
     drop(machine.granted(10 * GIB).await);
     drop(machine.granted(10 * GIB).await);
@@ -133,7 +133,7 @@ async fn a_grant_that_is_dropped_is_there_again_at_once() {
 
 #[tokio::test]
 async fn what_was_measured_is_granted_until_it_is_forgotten() {
-    let machine = Machine::new(WATCHDOG).await;
+    let machine = Machine::new(WATCHDOG);
     machine.show(&[]);
     let asked = ask(8 * GIB);
     let subject = Subject::new(&asked.model, asked.version, "fake");
