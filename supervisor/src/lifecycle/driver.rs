@@ -20,7 +20,7 @@ use tracing::debug;
 use super::history::LastWords;
 use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit};
 use super::reservation::Reservation;
-use super::tenancy::{Hard, Tenancy};
+use super::tenancy::Tenancy;
 use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
@@ -46,7 +46,7 @@ pub(super) struct Driver {
     /// `None` once nobody holds the handle.
     inbox: Option<mpsc::Receiver<Asked>>,
     view: watch::Sender<InstanceView>,
-    worker: Option<Worker>,
+    worker: Option<Box<Worker>>,
     /// The worker that is being started; then there is no other.
     launch: Option<Launch>,
     timer: Option<(Token, Instant)>,
@@ -64,13 +64,13 @@ pub(super) struct Driver {
 #[derive(Debug)]
 struct Launch {
     generation: Generation,
-    task: JoinHandle<Result<Worker, ExitReport>>,
+    task: JoinHandle<Result<Box<Worker>, ExitReport>>,
 }
 
 /// What the task was woken by.
 enum Woken {
     /// The start of a process has come to its end.
-    Launched(Result<Worker, ExitReport>),
+    Launched(Result<Box<Worker>, ExitReport>),
     Asked(Option<Asked>),
     Reported(Report),
     Lane(LaneEvent),
@@ -280,26 +280,27 @@ impl Driver {
     }
 
     fn spawn(&mut self, generation: Generation) {
-        if let Some(last) = self.worker.as_ref().map(Worker::generation) {
+        if let Some(last) = self.worker.as_deref().map(Worker::generation) {
             self.bury(last);
         }
         let id = WorkerId { instance: self.spec.id.clone(), generation };
         let (spec, kit) = (Arc::clone(&self.spec), self.kit.clone());
         let queue = Arc::clone(&self.queue);
         let place = self.reservation.place().cloned();
-        let start = async move { Worker::start(&spec, &kit, &queue, (id, place)).await };
+        let start =
+            async move { Worker::start(&spec, &kit, &queue, (id, place)).await.map(Box::new) };
         self.launch = Some(Launch { generation, task: tokio::spawn(start) });
     }
 
     /// A process is there, or there is none.
-    async fn launched(&mut self, outcome: Result<Worker, ExitReport>) {
+    async fn launched(&mut self, outcome: Result<Box<Worker>, ExitReport>) {
         let Some(Launch { generation, .. }) = self.launch.take() else { return };
         match outcome {
             Ok(mut worker) => {
                 events_log::started(&self.spec.id, generation, worker.pid(), worker.limits());
                 if let Reservation::Granted(grant) = &self.reservation {
                     let soft = self.spec.gpu.soft;
-                    worker.tenancy = Tenancy::under(grant, worker.pid(), soft, Hard::No);
+                    worker.tenancy = Tenancy::under(grant, worker.pid(), soft, worker.hard.clone());
                 }
                 // Nobody wanted it any more while it was being made.
                 if !self.is_starting() {
@@ -343,7 +344,8 @@ impl Driver {
             Report::Drained => self.handle(Event::Drained { generation }).await,
             Report::Exited(exit) => {
                 // What it said before it died is still in the channel.
-                while let Some(event) = self.worker.as_mut().and_then(Worker::next_lane_event) {
+                while let Some(event) = self.worker.as_deref_mut().and_then(Worker::next_lane_event)
+                {
                     self.lane_event(event).await;
                 }
                 let jitter = Jitter::new(rand::random());
@@ -461,7 +463,7 @@ impl Driver {
     }
 
     async fn follow(&mut self, verdict: Verdict) {
-        let Some(generation) = self.worker.as_ref().map(Worker::generation) else { return };
+        let Some(generation) = self.worker.as_deref().map(Worker::generation) else { return };
         match verdict {
             Verdict::Healthy => {}
             Verdict::Unhealthy(why) => self.handle(Event::Unhealthy { generation, why }).await,
@@ -483,7 +485,7 @@ impl Driver {
             Record::Exited(exit) => {
                 // One that could not be started leaves no words.
                 let words = self.worker.as_ref().filter(|w| w.generation() == exit.generation);
-                let words = words.map_or_else(LastWords::default, Worker::last_words);
+                let words = words.map_or_else(LastWords::default, |worker| worker.last_words());
                 self.forget_peak(&exit);
                 events_log::exited(&self.spec.id, &exit, &words);
                 self.kit.archive.add(&self.spec.id, &exit, words);
@@ -533,7 +535,9 @@ impl Driver {
 }
 
 /// What came of a start. One that has failed in a way of its own had no thread to run on.
-async fn ended(start: &mut JoinHandle<Result<Worker, ExitReport>>) -> Result<Worker, ExitReport> {
+async fn ended(
+    start: &mut JoinHandle<Result<Box<Worker>, ExitReport>>,
+) -> Result<Box<Worker>, ExitReport> {
     start.await.unwrap_or_else(|error| {
         let detail = format!("the task that starts it has failed: {error}");
         Err(ExitReport { class: ExitClass::SpawnStarved, detail })

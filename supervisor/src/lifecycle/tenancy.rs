@@ -6,6 +6,7 @@ use proto::control::{Loaded, OnDevice, WarmupExtent};
 use shared::clock::MonotonicNanos;
 use tokio::sync::watch;
 
+use super::hard_limits::Hard;
 use super::instance::{DeviceView, Enforcement};
 use crate::health::{Advice, DeviceUse, DeviceWatch};
 use crate::quota::{Grant, Place, Sample};
@@ -31,13 +32,6 @@ pub(super) struct Tenancy {
     blind: u64,
     /// What was last said of how it is held.
     told: Option<Enforcement>,
-}
-
-/// Whether the driver itself refuses what is beyond the quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hard {
-    Yes,
-    No,
 }
 
 /// A worker is asked again only once it has answered: a command that nobody reads would block the next.
@@ -98,12 +92,14 @@ impl Tenancy {
     pub(super) fn look(&mut self) -> Looked {
         let Sample { taken, seen } = self.samples.borrow_and_update().clone();
         let on_device = self.loaded.and_then(|(_, on_device)| on_device);
-        let seen = match seen {
+        let seen = match &seen {
             // It holds its model there, so that it must be seen if anybody is.
             DeviceUse::Nothing if on_device.is_some() => {
                 DeviceUse::Blind("the driver does not name its process".to_owned())
             }
-            seen => seen,
+            DeviceUse::Nothing | DeviceUse::Bytes(_) | DeviceUse::Blind(_) | DeviceUse::Lost(_) => {
+                seen
+            }
         };
         if let DeviceUse::Bytes(bytes) = seen {
             self.peak = self.peak.max(bytes);
@@ -159,18 +155,26 @@ impl Tenancy {
     }
 
     pub(super) fn view(&self) -> DeviceView {
-        let (place, used, blind) = (Arc::clone(&self.place), self.used.clone(), self.blind);
-        DeviceView { place, enforcement: self.enforcement(), used, blind }
+        DeviceView {
+            place: Arc::clone(&self.place),
+            enforcement: self.enforcement(),
+            not_hard: match &self.hard {
+                Hard::Yes => None,
+                Hard::No(why) => Some(why.clone()),
+            },
+            used: self.used.clone(),
+            blind: self.blind,
+        }
     }
 
     fn enforcement(&self) -> Enforcement {
         let on_device = self.loaded.and_then(|(_, on_device)| on_device);
         let limited = on_device.is_some_and(|on_device| on_device.allocator_limit.is_some());
-        match (self.hard, limited, &self.used) {
+        match (&self.hard, limited, &self.used) {
             (Hard::Yes, _, _) => Enforcement::Hard,
-            (Hard::No, true, _) => Enforcement::Allocator,
-            (Hard::No, false, DeviceUse::Bytes(_)) => Enforcement::Watchdog,
-            (Hard::No, false, DeviceUse::Nothing | DeviceUse::Blind(_) | DeviceUse::Lost(_)) => {
+            (Hard::No(_), true, _) => Enforcement::Allocator,
+            (Hard::No(_), false, DeviceUse::Bytes(_)) => Enforcement::Watchdog,
+            (Hard::No(_), false, DeviceUse::Nothing | DeviceUse::Blind(_) | DeviceUse::Lost(_)) => {
                 Enforcement::None
             }
         }
@@ -210,6 +214,10 @@ mod tests {
         (Driver { samples, taken: 100 }, Tenancy::new(place, looks, 0.9, hard))
     }
 
+    fn not_hard() -> Hard {
+        Hard::No("no reason".into())
+    }
+
     fn loaded(allocator_limit: Option<u64>, warmup: WarmupExtent) -> Loaded {
         let on_device = Some(OnDevice { allocator_limit, peak: GIB, warmup });
         Loaded {
@@ -225,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_first_look_after_a_whole_warm_up_tells_what_the_model_needs() {
-        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        let (mut driver, mut tenancy) = tenancy(not_hard());
         assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(3 * GIB)).peak, None);
         tenancy.has_loaded(&loaded(None, WarmupExtent::Largest), MonotonicNanos(115));
         // Begun at 120: the peak is the most that any look has seen.
@@ -235,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_look_that_was_begun_before_the_end_of_the_warm_up_tells_nothing() {
-        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        let (mut driver, mut tenancy) = tenancy(not_hard());
         tenancy.has_loaded(&loaded(None, WarmupExtent::Largest), MonotonicNanos(115));
         assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(GIB)).peak, None);
         let blind = DeviceUse::Blind("no right".into());
@@ -244,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_of_a_partial_warm_up_is_not_kept() {
-        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        let (mut driver, mut tenancy) = tenancy(not_hard());
         tenancy.has_loaded(&loaded(None, WarmupExtent::Partial), MonotonicNanos(0));
         assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(GIB)).peak, None);
     }
@@ -259,16 +267,16 @@ mod tests {
         };
         let (bytes, blind) = (DeviceUse::Bytes(GIB), DeviceUse::Blind("no right".into()));
         assert_eq!(level(Hard::Yes, Some(GIB), bytes.clone()), Enforcement::Hard);
-        assert_eq!(level(Hard::No, Some(GIB), blind.clone()), Enforcement::Allocator);
-        assert_eq!(level(Hard::No, None, bytes), Enforcement::Watchdog);
-        assert_eq!(level(Hard::No, None, blind), Enforcement::None);
+        assert_eq!(level(not_hard(), Some(GIB), blind.clone()), Enforcement::Allocator);
+        assert_eq!(level(not_hard(), None, bytes), Enforcement::Watchdog);
+        assert_eq!(level(not_hard(), None, blind), Enforcement::None);
         // It holds its model there: that nobody sees it is blindness, not absence.
-        assert_eq!(level(Hard::No, None, DeviceUse::Nothing), Enforcement::None);
+        assert_eq!(level(not_hard(), None, DeviceUse::Nothing), Enforcement::None);
     }
 
     #[test]
     fn blind_looks_are_counted_once_the_model_is_there() {
-        let (mut driver, mut tenancy) = tenancy(Hard::No);
+        let (mut driver, mut tenancy) = tenancy(not_hard());
         let _before = driver.says(&mut tenancy, DeviceUse::Blind("no right".into()));
         tenancy.has_loaded(&loaded(None, WarmupExtent::Partial), MonotonicNanos(0));
         let _nothing = driver.says(&mut tenancy, DeviceUse::Nothing);
@@ -279,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_asked_again_only_once_it_has_answered() {
-        let (_driver, mut tenancy) = tenancy(Hard::No);
+        let (_driver, mut tenancy) = tenancy(not_hard());
         assert!(tenancy.trimmed().is_err());
         assert!(tenancy.may_trim() && !tenancy.may_trim());
         assert_eq!(tenancy.trimmed(), Ok(()));
