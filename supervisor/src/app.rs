@@ -27,6 +27,7 @@ use crate::process::turns::{self, Turns};
 use crate::process::{Family, Spawner};
 use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
+use crate::status::Board;
 use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
 
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,7 @@ impl App {
             bells,
             quotas: quotas(&config, &devices),
             devices,
+            board: Board::default(),
             archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };

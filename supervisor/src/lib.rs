@@ -21,5 +21,6 @@ pub mod request;
 pub mod route;
 pub mod schedule;
 pub mod schema;
+pub mod status;
 pub mod system;
 pub mod telemetry;

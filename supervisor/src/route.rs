@@ -127,6 +127,19 @@ pub enum ServingState {
     Unavailable,
 }
 
+impl ServingState {
+    /// As the repository index says it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "READY",
+            Self::Loading => "LOADING",
+            Self::Unloading => "UNLOADING",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
 /// What the control plane says of one version.
 #[derive(Clone, Debug)]
 pub struct VersionEntry {

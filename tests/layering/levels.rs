@@ -29,6 +29,8 @@ const PACKAGES: &[Package] = &[
             // Numbers and names only; `app` and `main` return them.
             ("exit", 1),
             ("cli", 1),
+            // What others hang up and show; it uses nothing of theirs.
+            ("status", 1),
             // Takes its settings as the configuration has them.
             ("telemetry", 2),
             // Holds what the configuration says.

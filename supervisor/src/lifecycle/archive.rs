@@ -40,7 +40,7 @@ impl Archive {
     }
 }
 
-fn now() -> Moment {
+pub(super) fn now() -> Moment {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let wall_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     Moment { wall_ms, monotonic: MonotonicNanos::now() }

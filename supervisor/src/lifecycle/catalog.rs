@@ -13,6 +13,7 @@ use crate::config::{Config, Enabled, Required};
 use crate::repository::{ScanError, Scanner};
 use crate::request::{RequestError, What};
 use crate::route::{Demand, Routes, Wish};
+use crate::status::ModelCard;
 
 /// Requests that may wait for the task of one model.
 const ASKS: usize = 64;
@@ -59,7 +60,7 @@ impl Catalog {
             let enabled = self.config.model(&name).enabled == Enabled::Yes;
             if !enabled {
                 let reason = "disabled by the configuration";
-                self.routes.update(&name, |entry| entry.problem = Some(reason.to_owned()));
+                self.tell(&name, reason);
             }
             let wanted = self.config.repository.startup.includes(&name) && enabled;
             self.keeper(&name);
@@ -82,7 +83,15 @@ impl Catalog {
     fn list_problem(&self, name: &ModelName, error: &ScanError) {
         let reason = error.reason();
         warn!(model = name.as_str(), reason, "model unavailable");
-        self.routes.update(name, |entry| entry.problem = Some(reason.clone()));
+        self.tell(name, &reason);
+    }
+
+    /// Why a model has no version.
+    fn tell(&self, name: &ModelName, problem: &str) {
+        self.routes.update(name, |entry| entry.problem = Some(problem.to_owned()));
+        let enabled = self.config.model(name).enabled == Enabled::Yes;
+        let card = ModelCard { enabled, problem: problem.to_owned(), ..ModelCard::default() };
+        self.kit.board.hang(name, &card);
     }
 
     /// Serves wishes until the server ends and every process is gone.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
 use super::history::LastWords;
-use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit};
+use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit, WorkerView};
 use super::reservation::Reservation;
 use super::tenancy::Tenancy;
 use super::usage::Usage;
@@ -104,9 +104,7 @@ impl Driver {
             gone: Gone::Yes,
             loaded: None,
             history,
-            limits: None,
-            private_memory: None,
-            device: None,
+            worker: None,
             confinement: None,
         });
         Self {
@@ -499,9 +497,7 @@ impl Driver {
         // Nothing is gone for good while a device still has some of it.
         let gone = if self.leaving.is_empty() { Gone::of(self.machine.state()) } else { Gone::No };
         let history = self.kit.archive.of(&self.spec.id);
-        let limits = self.worker.as_ref().map(|worker| Arc::clone(worker.limits()));
-        let private_memory = self.worker.as_ref().and_then(|w| w.usage.borrow().private);
-        let device = self.worker.as_ref().and_then(|w| w.tenancy.as_ref()).map(Tenancy::view);
+        let worker = self.worker.as_deref().map(Worker::view);
         let new = self.view.send_if_modified(|view| {
             let same_load = match (&view.loaded, &loaded) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -514,18 +510,9 @@ impl Driver {
                 && view.status == status
                 && same_load
                 && same_past
+                && generation_of(view.worker.as_ref()) == generation_of(worker.as_ref())
                 && view.confinement == confinement;
-            *view = InstanceView {
-                state,
-                status,
-                gone,
-                loaded,
-                history,
-                limits,
-                private_memory,
-                device,
-                confinement,
-            };
+            *view = InstanceView { state, status, gone, loaded, history, worker, confinement };
             !same
         });
         if new {
@@ -542,6 +529,10 @@ async fn ended(
         let detail = format!("the task that starts it has failed: {error}");
         Err(ExitReport { class: ExitClass::SpawnStarved, detail })
     })
+}
+
+fn generation_of(worker: Option<&WorkerView>) -> Option<Generation> {
+    worker.map(|worker| worker.generation)
 }
 
 /// The next thing asked; `None` when nobody can ask any more.

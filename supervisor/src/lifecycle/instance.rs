@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::control::{Confinement, LoadSpec, Loaded, Measure};
-use shared::id::InstanceId;
+use shared::id::{Generation, InstanceId};
 use shared::ring::layout::Geometry;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -14,7 +14,7 @@ use super::archive::Archive;
 use super::driver::Driver;
 use super::history::History;
 use super::seating::Seating;
-use super::{Event, Policy, State, Status};
+use super::{Event, Policy, State, Status, card};
 use crate::config::{self, GpuLimits, HostLimits};
 use crate::device::Devices;
 use crate::enclosure::{Enclosures, LimitsReport};
@@ -23,6 +23,7 @@ use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner, Start};
 use crate::quota::{Place, Quotas};
 use crate::schedule::{BatchCap, SlotQueue};
+use crate::status::{Board, InstanceCard};
 
 /// What every instance of this supervisor shares.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Kit {
     pub bells: Arc<Bells>,
     pub devices: Devices,
     pub quotas: Quotas,
+    /// What operators are shown.
+    pub board: Board,
     /// How workers ended.
     pub archive: Archive,
     /// The folder of the worker binaries.
@@ -75,14 +78,25 @@ pub struct InstanceView {
     pub loaded: Option<Arc<Loaded>>,
     /// How its workers ended.
     pub history: Arc<History>,
-    /// What holds the worker that is there now.
-    pub limits: Option<Arc<LimitsReport>>,
-    /// Bytes of memory that would come free if that worker ended; looked at now and then.
-    pub private_memory: Option<u64>,
-    /// The devices of the worker that is there now; `None` on the CPU.
-    pub device: Option<DeviceView>,
+    /// The worker that is there now.
+    pub worker: Option<WorkerView>,
     /// What the newest worker that said so gave up, and what of it could not be had.
     pub confinement: Option<Arc<Vec<Measure>>>,
+}
+
+/// A process that is there.
+#[derive(Clone, Debug)]
+pub struct WorkerView {
+    pub pid: i32,
+    pub generation: Generation,
+    /// Milliseconds since 1970, UTC.
+    pub started_at: u64,
+    /// What holds it.
+    pub limits: Arc<LimitsReport>,
+    /// Bytes of memory that would come free if it ended; looked at now and then.
+    pub private_memory: Option<u64>,
+    /// `None` on the CPU.
+    pub device: Option<DeviceView>,
 }
 
 /// A worker on devices.
@@ -149,6 +163,7 @@ impl Gone {
 /// instance is unloaded.
 #[derive(Debug)]
 pub struct Instance {
+    index: u16,
     events: mpsc::Sender<Asked>,
     view: watch::Receiver<InstanceView>,
 }
@@ -191,14 +206,21 @@ impl Instance {
         changed: Arc<Notify>,
     ) -> Self {
         let (events, inbox) = mpsc::channel(EVENTS);
+        let index = spec.id.index;
         let driver = Driver::new(spec, kit, queue, inbox);
         let view = driver.view();
         tokio::spawn(driver.run(changed));
-        Self { events, view }
+        Self { index, events, view }
     }
 
     pub fn view(&self) -> InstanceView {
         self.view.borrow().clone()
+    }
+
+    /// What operators are shown of it, whenever they look.
+    pub(super) fn card(&self) -> InstanceCard {
+        let (index, view) = (self.index, self.view.clone());
+        InstanceCard::new(move || card::shown(index, &view.borrow()))
     }
 
     /// Asks, and waits until the view shows that it was heard: whoever looks at the view next must

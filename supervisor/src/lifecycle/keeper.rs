@@ -22,6 +22,7 @@ use crate::health::{PoisonPolicy, Watchlist};
 use crate::repository::{ModelFolder, ScanError, Scanner, select};
 use crate::request::{RequestError, What};
 use crate::route::{AnsweredWhen, ModelEntry, Route, Routes, ServingState, VersionEntry};
+use crate::status::{ModelCard, VersionCard};
 
 pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 
@@ -51,6 +52,8 @@ pub(super) struct Keeper {
     /// Who asked for a load while one was under way: what that one read may be older than the wish.
     again: Vec<Done>,
     retiring: Vec<Set>,
+    /// Why the last load brought nothing.
+    problem: Option<String>,
     unloading: Vec<Done>,
     /// What is told to instances that are to go.
     farewell: Event,
@@ -93,6 +96,7 @@ impl Keeper {
             loading: Vec::new(),
             again: Vec::new(),
             retiring: Vec::new(),
+            problem: None,
             unloading: Vec::new(),
             farewell: Event::Unwanted,
             unloaded: BTreeSet::new(),
@@ -143,6 +147,7 @@ impl Keeper {
             Ok(set) => {
                 self.unloaded.clear();
                 self.forget_histories(&set);
+                self.problem = None;
                 self.publish_with(|entry| {
                     entry.dismissed = false;
                     entry.problem = None;
@@ -162,6 +167,7 @@ impl Keeper {
             Err(reason) => {
                 if self.current.is_none() {
                     self.unloaded.clear();
+                    self.problem = Some(reason.clone());
                     self.publish_with(|entry| entry.problem = Some(reason.clone()));
                 }
                 self.answer_loads(Err(self.load_error(&reason)));
@@ -335,7 +341,23 @@ impl Keeper {
 
     fn publish(&mut self) {
         let versions = self.entries();
+        self.kit.board.hang(&self.name, &self.card(&versions));
         self.publish_with(|entry| entry.versions.clone_from(&versions));
+    }
+
+    /// What operators are shown of it.
+    fn card(&self, entries: &BTreeMap<ModelVersion, VersionEntry>) -> ModelCard {
+        let sets = || self.current.iter().chain(self.retiring.iter().rev());
+        let version = |(&number, entry): (&ModelVersion, &VersionEntry)| {
+            let version = sets().find_map(|set| set.versions.get(&number));
+            let card = version.map_or_else(|| without_instances(entry), |v| v.card(entry));
+            (number, card)
+        };
+        ModelCard {
+            enabled: self.settings.enabled == Enabled::Yes,
+            problem: self.problem.clone().unwrap_or_default(),
+            versions: entries.iter().map(version).collect(),
+        }
     }
 
     fn entries(&mut self) -> BTreeMap<ModelVersion, VersionEntry> {
@@ -366,6 +388,15 @@ impl Keeper {
 
     fn publish_with(&self, change: impl Fn(&mut ModelEntry)) {
         self.routes.update(&self.name, change);
+    }
+}
+
+fn without_instances(entry: &VersionEntry) -> VersionCard {
+    VersionCard {
+        state: entry.state.name(),
+        reason: entry.reason.clone(),
+        platform: String::new(),
+        instances: Vec::new(),
     }
 }
 

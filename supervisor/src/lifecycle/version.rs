@@ -22,6 +22,7 @@ use crate::request::{RequestError, What};
 use crate::route::{Route, RouteParts, ServingState, VersionEntry};
 use crate::schedule::{BatchCap, SlotQueue};
 use crate::schema::{Port, Schema};
+use crate::status::VersionCard;
 
 /// How much longer than `infer_timeout` a worker may take over a request before it counts as hung.
 const HANG_GRACE: Duration = Duration::from_secs(1);
@@ -166,6 +167,16 @@ impl Version {
             // Last, because a worker that becomes ready late would open the queue again.
             queue.close(&moved);
         });
+    }
+
+    /// What operators are shown of it, as far as it changes with each look.
+    pub(super) fn card(&self, entry: &VersionEntry) -> VersionCard {
+        VersionCard {
+            state: entry.state.name(),
+            reason: entry.reason.clone(),
+            platform: self.manifest.platform.clone(),
+            instances: self.instances.iter().map(Instance::card).collect(),
+        }
     }
 
     pub(super) fn route(&self) -> Option<&Arc<Route>> {

@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use proto::control::{Command, Confinement};
+use shared::clock::MonotonicNanos;
 use shared::id::{Generation, WorkerId};
 use shared::sys::socket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::driver::Patience;
 use super::hard_limits::{Hard, HardLimits};
-use super::history::LastWords;
-use super::instance::{InstanceSpec, Kit};
+use super::history::{LastWords, Moment};
+use super::instance::{InstanceSpec, Kit, WorkerView};
 use super::launch::{self, Launched};
 use super::tenancy::Tenancy;
 use super::usage::{self, Usage};
-use super::{ExitClass, ExitReport};
+use super::{ExitClass, ExitReport, archive};
 use crate::enclosure::report::TreeKill;
 use crate::enclosure::{Enclosure, Evidence, LimitsReport};
 use crate::health::{Fingerprint, Incarnation};
@@ -64,7 +65,7 @@ pub(super) struct Worker {
     /// `None` on the CPU.
     pub(super) tenancy: Option<Tenancy>,
     tail: Tail,
-    started: Instant,
+    started: Moment,
     handshake: JoinHandle<()>,
 }
 
@@ -139,7 +140,7 @@ impl Worker {
             hard,
             tenancy: None,
             tail,
-            started: Instant::now(),
+            started: archive::now(),
             handshake,
         })
     }
@@ -152,10 +153,21 @@ impl Worker {
         self.group.pid()
     }
 
+    pub(super) fn view(&self) -> WorkerView {
+        WorkerView {
+            pid: self.pid(),
+            generation: self.generation(),
+            started_at: self.started.wall_ms,
+            limits: Arc::clone(self.limits()),
+            private_memory: self.usage.borrow().private,
+            device: self.tenancy.as_ref().map(Tenancy::view),
+        }
+    }
+
     /// What is known of its end, once its exit was seen and what it had in flight was failed.
     pub(super) fn last_words(&self) -> LastWords {
         LastWords {
-            alive_for: self.started.elapsed(),
+            alive_for: MonotonicNanos::now().since(self.started.monotonic),
             lines: self.tail.lines(),
             in_flight: self.lane.unanswered(),
             fingerprints: self.blamed.clone(),

@@ -118,12 +118,7 @@ fn index_entry(entry: &route::IndexEntry) -> IndexEntry<'_> {
     IndexEntry {
         name: &entry.name,
         version: entry.version.map(|version| version.to_string()),
-        state: entry.state.map(|state| match state {
-            ServingState::Ready => "READY",
-            ServingState::Loading => "LOADING",
-            ServingState::Unloading => "UNLOADING",
-            ServingState::Unavailable => "UNAVAILABLE",
-        }),
+        state: entry.state.map(ServingState::name),
         reason: &entry.reason,
     }
 }
