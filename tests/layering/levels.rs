@@ -111,6 +111,7 @@ const PACKAGES: &[Package] = &[
         folder: "proto/src/",
         library: "proto",
         rooms: &[
+            ("admin", 1),
             ("control", 1),
             ("inference", 1),
             ("model_config", 1),
