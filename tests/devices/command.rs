@@ -8,14 +8,14 @@ use crate::watch::GB;
 
 /// What it prints; it ends well.
 fn list(setting: &str, further: &[&str]) -> String {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("there is a folder for temporary files");
     let mut arguments = vec!["devices", "--set", setting];
     arguments.extend(further);
-    let output = command(folder.path(), &arguments).output().unwrap();
+    let output = command(folder.path(), &arguments).output().expect("the program can be started");
     assert!(output.status.success(), "{output:?}");
     // There are no logs, and nothing to complain of.
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("text")
 }
 
 fn machine() -> Machine {
