@@ -31,6 +31,22 @@ fn an_unload_lets_a_request_finish() {
 }
 
 #[test]
+fn an_unload_can_be_answered_before_its_processes_are_gone() {
+    let server = Supervisor::with_echo("m").start();
+    let (worker, hanging) = (server.worker("m"), server.hang("m"));
+    let mut client = server.client();
+    let unload = "/v2/repository/models/m/unload";
+    client.post(unload, r#"{"parameters":{"wait":false}}"#).assert_status(200);
+    assert!(worker.is_alive() && !client.is_ready("m"));
+    server.infer(&Infer::echo("m")).assert_status(503);
+    client.post(unload, r#"{"parameters":{"wait":1}}"#).assert_status(400);
+    worker.signal(nix::sys::signal::Signal::SIGKILL);
+    client.unload("m").assert_status(200);
+    assert!(!worker.is_alive());
+    drop(hanging);
+}
+
+#[test]
 fn a_reload_under_load_fails_no_request() {
     let server = Supervisor::with_echo("m").start();
     let load = server.load_on("m");

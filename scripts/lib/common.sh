@@ -39,9 +39,11 @@ tell_tests_where_things_are() {
     local deps
     deps=$(deps_dir)
     export BULKHEAD_BIN_DIR BULKHEAD_MODELS BULKHEAD_MODELS_DATA BULKHEAD_TEST_MODELS BULKHEAD_CLIENT_PYTHON
+    export BULKHEAD_TORCH_PYTHON
     BULKHEAD_BIN_DIR=$(target_dir)/debug
     BULKHEAD_MODELS=$deps/models
     BULKHEAD_MODELS_DATA=$deps/models-data
     BULKHEAD_TEST_MODELS=$deps/test-models
     BULKHEAD_CLIENT_PYTHON=$deps/client/bin/python
+    BULKHEAD_TORCH_PYTHON=$deps/python/bin/python
 }

@@ -60,8 +60,6 @@ pub struct App {
     kit: Kit,
     routes: Routes,
     wishes: mpsc::Receiver<Demand>,
-    /// Asked for as long as anybody serves.
-    devices: Devices,
     _runtime_file: RuntimeFile,
 }
 
@@ -106,39 +104,21 @@ impl App {
             enclosures,
             bells,
             quotas: quotas(&config, &devices),
+            devices,
             archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
         let file = RuntimeFile::write(&config.runtime_file, address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
         let (routes, wishes) = Routes::new();
-        Ok(Self {
-            config,
-            listener,
-            address,
-            signals,
-            kit,
-            routes,
-            wishes,
-            devices,
-            _runtime_file: file,
-        })
+        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
     }
 
     /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
     /// then the workers when the last request was answered.
     pub async fn run(self) -> Exit {
-        let Self {
-            config,
-            listener,
-            address,
-            mut signals,
-            kit,
-            routes,
-            wishes,
-            devices: _devices,
-            _runtime_file,
-        } = self;
+        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
+            self;
         let drain_timeout = config.shutdown.drain_timeout;
         let enclosures = kit.enclosures.clone();
         let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };

@@ -159,7 +159,16 @@ pub struct Demand {
 pub enum Wish {
     /// Load the model, or load it anew.
     Load,
-    Unload,
+    Unload(AnsweredWhen),
+}
+
+/// When an unload is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnsweredWhen {
+    /// Its processes are gone, and what they had of devices is free or overdue.
+    Gone,
+    /// No request reaches it any more; the rest follows.
+    Begun,
 }
 
 /// The table of all routes; a cheap handle.
@@ -317,12 +326,12 @@ impl Routes {
         self.wish(model, Wish::Load).await
     }
 
-    /// Asks for the model to be unloaded and waits until its processes are gone.
-    pub async fn unload(&self, model: &str) -> Result<(), RequestError> {
+    /// Asks for the model to be unloaded and waits until that has come so far.
+    pub async fn unload(&self, model: &str, answered: AnsweredWhen) -> Result<(), RequestError> {
         if !self.shared.models.load().contains_key(model) {
             return Err(unknown_model(model));
         }
-        self.wish(model, Wish::Unload).await
+        self.wish(model, Wish::Unload(answered)).await
     }
 
     async fn wish(&self, model: &str, wish: Wish) -> Result<(), RequestError> {

@@ -33,6 +33,8 @@ class Failure(Exception):
 class Server:
     """Serves the models in folder/models from the start to the end of a `with`."""
 
+    stop_limit = STOP_LIMIT
+
     def __init__(self, folder, settings=(), log=None):
         self.folder = folder
         self.settings = list(settings)
@@ -50,24 +52,31 @@ class Server:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(timeout=STOP_LIMIT)
+            self.process.wait(timeout=self.stop_limit)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
     def launch(self):
-        runtime = self.folder / "runtime.json"
-        runtime.unlink(missing_ok=True)
-        sets = ["http.listen=127.0.0.1:0", f"runtime_file={runtime}", "log.filter=warn"]
+        self.runtime = self.folder / "runtime.json"
+        self.runtime.unlink(missing_ok=True)
+        self.began = time.monotonic()
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), cwd=self.folder, env=self.environment(), stdout=log, stderr=log
+            )
+
+    def command(self):
+        sets = ["http.listen=127.0.0.1:0", f"runtime_file={self.runtime}", "log.filter=warn"]
         sets.append(f'repository.paths=["{self.folder}/models"]')
         sets.append(f"scratch={self.folder}/scratch")
         command = [binaries() / "bulkhead", "serve"]
         for setting in sets + self.settings:
             command += ["--set", setting]
-        self.runtime = runtime
-        self.began = time.monotonic()
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+        return command
+
+    def environment(self):
+        return None
 
     def wait_ready(self, pause=0.002):
         """Returns the seconds from the start of the process to all models ready."""

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::claim::Claim;
 use super::group::{Group, Leaf, is_shortage};
-use super::hierarchy::{self, Place};
+use super::hierarchy::{self, Kind, Place};
 use super::report::{Held, LimitsReport, TreeKill};
 use super::{name, scratch, settings};
 use crate::config::{Cgroup, Confinement, HostLimits};
@@ -212,6 +212,11 @@ impl Shared {
 impl Enclosure {
     pub fn report(&self) -> &Arc<LimitsReport> {
         &self.report
+    }
+
+    /// Its leaf of the unified hierarchy, if there is one.
+    pub fn unified(&self) -> Option<&Path> {
+        self.leaves.iter().find(|leaf| *leaf.kind() == Kind::V2).map(Leaf::folder)
     }
 
     /// Ways into the leaves for a process that takes them by itself.

@@ -117,8 +117,8 @@ impl Catalog {
     async fn grant(&mut self, demand: Demand) {
         let Demand { model, wish, done } = demand;
         match (wish, self.keepers.contains_key(&model)) {
-            (Wish::Unload, false) => refuse(done, unknown(&model)),
-            (Wish::Unload, true) => self.ask(&model, Ask::Unload(done)),
+            (Wish::Unload(_), false) => refuse(done, unknown(&model)),
+            (Wish::Unload(answered), true) => self.ask(&model, Ask::Unload(done, answered)),
             (Wish::Load, true) => self.ask(&model, Ask::Load(done)),
             (Wish::Load, false) => self.load_new(model, done).await,
         }
@@ -183,7 +183,9 @@ impl Catalog {
         let full = "too many requests to load or unload this model are waiting";
         match self.keeper(model).try_send(ask) {
             Ok(()) => {}
-            Err(TrySendError::Full(Ask::Load(done) | Ask::Unload(done) | Ask::Shutdown(done))) => {
+            Err(TrySendError::Full(
+                Ask::Load(done) | Ask::Unload(done, _) | Ask::Shutdown(done),
+            )) => {
                 refuse(done, RequestError::new(What::NotReady, full));
             }
             // If the task has ended, the sender inside is dropped and its waiter is told.

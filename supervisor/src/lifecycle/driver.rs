@@ -1,6 +1,8 @@
 //! The task that owns one instance: it waits for the next event, asks the machine, and carries out
 //! what the machine wants. It waits nowhere else: what takes time is done by tasks that report.
 
+mod devices;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +19,16 @@ use tracing::debug;
 
 use super::history::LastWords;
 use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit};
-use super::reservation::{Asking, Reservation};
-use super::tenancy::{Hard, Looked, Tenancy};
+use super::reservation::Reservation;
+use super::tenancy::Tenancy;
 use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
-    Effect, Event, ExitClass, ExitRecord, ExitReport, Jitter, LoadFault, Machine, Outcome, Record,
-    State, StopCause, Ticket, Token,
+    Effect, Event, ExitClass, ExitReport, Jitter, LoadFault, Machine, Outcome, Record, State,
+    StopCause, Token,
 };
 use super::{confinement, events_log, facts, launch, seating};
-use crate::exit_kind::ExitKind;
-use crate::health::{Advice, Observation, Reason, Verdict};
+use crate::health::{Observation, Reason, Verdict};
 use crate::lane::{Ending, LaneEvent};
 use crate::quota::{Grant, Refused};
 use crate::request::{RequestError, What};
@@ -45,7 +46,7 @@ pub(super) struct Driver {
     /// `None` once nobody holds the handle.
     inbox: Option<mpsc::Receiver<Asked>>,
     view: watch::Sender<InstanceView>,
-    worker: Option<Worker>,
+    worker: Option<Box<Worker>>,
     /// The worker that is being started; then there is no other.
     launch: Option<Launch>,
     timer: Option<(Token, Instant)>,
@@ -63,13 +64,13 @@ pub(super) struct Driver {
 #[derive(Debug)]
 struct Launch {
     generation: Generation,
-    task: JoinHandle<Result<Worker, ExitReport>>,
+    task: JoinHandle<Result<Box<Worker>, ExitReport>>,
 }
 
 /// What the task was woken by.
 enum Woken {
     /// The start of a process has come to its end.
-    Launched(Result<Worker, ExitReport>),
+    Launched(Result<Box<Worker>, ExitReport>),
     Asked(Option<Asked>),
     Reported(Report),
     Lane(LaneEvent),
@@ -193,7 +194,7 @@ impl Driver {
                 Some(event) = worker.lane_events.recv() => Woken::Lane(event),
                 Some(report) = worker.reports.recv() => Woken::Reported(report),
                 Ok(()) = worker.usage.changed() => Woken::Measured,
-                () = looked(&mut worker.tenancy) => Woken::Looked,
+                () = devices::looked(&mut worker.tenancy) => Woken::Looked,
                 Some(_) = self.leaving.join_next() => Woken::Returned,
                 token = alarm => Woken::Timer(token),
                 event = asked(&mut self.inbox), if self.inbox.is_some() => Woken::Asked(event),
@@ -278,70 +279,28 @@ impl Driver {
         }
     }
 
-    fn reserve(&mut self, ticket: Ticket) {
-        let arena = self.spec.geometry.total_bytes() as u64;
-        let wanted = self.spec.seating.wanted(self.kit.quotas.has_device());
-        let Some(wanted) = wanted else {
-            let reserved = self.kit.quotas.reserve(arena);
-            let event = self.note_reserved(ticket, reserved);
-            self.pending.push_back(event);
-            return;
-        };
-        let ask = seating::ask(&self.spec.id, &self.spec.load.engine, wanted, &self.spec.gpu);
-        let asking = Asking::start(ticket, self.kit.quotas.clone(), arena, ask);
-        self.reservation = Reservation::Asked(asking);
-    }
-
-    async fn reserved(&mut self, outcome: Result<Grant, Refused>) {
-        let Reservation::Asked(Asking { ticket, .. }) = self.reservation else { return };
-        self.reservation = Reservation::None;
-        let event = self.note_reserved(ticket, outcome);
-        self.handle(event).await;
-    }
-
-    fn note_reserved(&mut self, ticket: Ticket, outcome: Result<Grant, Refused>) -> Event {
-        match outcome {
-            Err(Refused { reason, .. }) => Event::Denied { ticket, reason },
-            Ok(grant) => {
-                self.reservation = Reservation::Granted(grant);
-                Event::Granted { ticket }
-            }
-        }
-    }
-
-    /// The exit of whatever ran under the grant has been seen.
-    fn release(&mut self) {
-        if let Reservation::Granted(grant) = std::mem::take(&mut self.reservation) {
-            if self.worker.is_none() {
-                // There was no process.
-                return drop(grant);
-            }
-            let left = grant.leave();
-            self.leaving.spawn(async move { drop(left.await) });
-        }
-    }
-
     fn spawn(&mut self, generation: Generation) {
-        if let Some(last) = self.worker.as_ref().map(Worker::generation) {
+        if let Some(last) = self.worker.as_deref().map(Worker::generation) {
             self.bury(last);
         }
         let id = WorkerId { instance: self.spec.id.clone(), generation };
         let (spec, kit) = (Arc::clone(&self.spec), self.kit.clone());
         let queue = Arc::clone(&self.queue);
         let place = self.reservation.place().cloned();
-        let start = async move { Worker::start(&spec, &kit, &queue, (id, place)).await };
+        let start =
+            async move { Worker::start(&spec, &kit, &queue, (id, place)).await.map(Box::new) };
         self.launch = Some(Launch { generation, task: tokio::spawn(start) });
     }
 
     /// A process is there, or there is none.
-    async fn launched(&mut self, outcome: Result<Worker, ExitReport>) {
+    async fn launched(&mut self, outcome: Result<Box<Worker>, ExitReport>) {
         let Some(Launch { generation, .. }) = self.launch.take() else { return };
         match outcome {
             Ok(mut worker) => {
                 events_log::started(&self.spec.id, generation, worker.pid(), worker.limits());
                 if let Reservation::Granted(grant) = &self.reservation {
                     let soft = self.spec.gpu.soft;
-                    worker.tenancy = Tenancy::new(grant, worker.pid(), soft, Hard::No);
+                    worker.tenancy = Tenancy::under(grant, worker.pid(), soft, worker.hard.clone());
                 }
                 // Nobody wanted it any more while it was being made.
                 if !self.is_starting() {
@@ -385,7 +344,8 @@ impl Driver {
             Report::Drained => self.handle(Event::Drained { generation }).await,
             Report::Exited(exit) => {
                 // What it said before it died is still in the channel.
-                while let Some(event) = self.worker.as_mut().and_then(Worker::next_lane_event) {
+                while let Some(event) = self.worker.as_deref_mut().and_then(Worker::next_lane_event)
+                {
                     self.lane_event(event).await;
                 }
                 let jitter = Jitter::new(rand::random());
@@ -467,9 +427,9 @@ impl Driver {
             worker.has_loaded();
             if let Some(tenancy) = &mut worker.tenancy {
                 tenancy.has_loaded(&loaded, MonotonicNanos::now());
-                events_log::on_devices(&self.spec.id, generation, &tenancy.view());
             }
         }
+        self.tell_enforcement();
         self.loaded = Some(Arc::new(loaded));
         Event::Loaded { generation }
     }
@@ -502,42 +462,8 @@ impl Driver {
         self.follow(self.spec.health.judge(&seen)).await;
     }
 
-    /// What was seen of the worker on its devices.
-    async fn judge_devices(&mut self) {
-        let Some(worker) = &mut self.worker else { return };
-        let generation = worker.generation();
-        let Some(tenancy) = &mut worker.tenancy else { return };
-        let Looked { advice, peak } = tenancy.look();
-        let subject = seating::subject(&self.spec.id, tenancy.place());
-        if let (Some(peak), Some(subject), Some(loaded)) = (peak, subject, &self.loaded) {
-            let engine = &self.spec.load.engine;
-            self.kit.quotas.note_peak(subject, engine, &loaded.build, peak);
-        }
-        let why = match advice {
-            Advice::Steady => return,
-            Advice::Trim => return worker.trim(),
-            Advice::Squeeze => {
-                tenancy.squeeze = Some(self.spec.batch_cap.squeeze());
-                events_log::squeezed(&self.spec.id, self.spec.batch_cap.reduced());
-                return worker.trim();
-            }
-            Advice::Relax => {
-                tenancy.squeeze = None;
-                return events_log::relaxed(&self.spec.id);
-            }
-            Advice::Over { used, quota } => Reason::DeviceMemory { used, quota },
-            Advice::Lost(why) => Reason::DeviceLost(why),
-        };
-        self.handle(Event::Unhealthy { generation, why }).await;
-    }
-
-    fn trimmed(&mut self) -> Result<(), String> {
-        let tenancy = self.worker.as_mut().and_then(|worker| worker.tenancy.as_mut());
-        tenancy.map_or_else(|| Err("it has no device".into()), Tenancy::trimmed)
-    }
-
     async fn follow(&mut self, verdict: Verdict) {
-        let Some(generation) = self.worker.as_ref().map(Worker::generation) else { return };
+        let Some(generation) = self.worker.as_deref().map(Worker::generation) else { return };
         match verdict {
             Verdict::Healthy => {}
             Verdict::Unhealthy(why) => self.handle(Event::Unhealthy { generation, why }).await,
@@ -559,20 +485,11 @@ impl Driver {
             Record::Exited(exit) => {
                 // One that could not be started leaves no words.
                 let words = self.worker.as_ref().filter(|w| w.generation() == exit.generation);
-                let words = words.map_or_else(LastWords::default, Worker::last_words);
+                let words = words.map_or_else(LastWords::default, |worker| worker.last_words());
                 self.forget_peak(&exit);
                 events_log::exited(&self.spec.id, &exit, &words);
                 self.kit.archive.add(&self.spec.id, &exit, words);
             }
-        }
-    }
-
-    /// A model that needed more than it was granted may have had less than it is allowed.
-    fn forget_peak(&self, exit: &ExitRecord) {
-        let tenancy = self.worker.as_ref().and_then(|worker| worker.tenancy.as_ref());
-        let subject = tenancy.and_then(|t| seating::subject(&self.spec.id, t.place()));
-        if let (Some(subject), ExitKind::DeviceOom | ExitKind::Quota) = (subject, exit.kind) {
-            self.kit.quotas.forget_peak(&subject);
         }
     }
 
@@ -618,21 +535,13 @@ impl Driver {
 }
 
 /// What came of a start. One that has failed in a way of its own had no thread to run on.
-async fn ended(start: &mut JoinHandle<Result<Worker, ExitReport>>) -> Result<Worker, ExitReport> {
+async fn ended(
+    start: &mut JoinHandle<Result<Box<Worker>, ExitReport>>,
+) -> Result<Box<Worker>, ExitReport> {
     start.await.unwrap_or_else(|error| {
         let detail = format!("the task that starts it has failed: {error}");
         Err(ExitReport { class: ExitClass::SpawnStarved, detail })
     })
-}
-
-/// Waits for a look at a worker on devices.
-async fn looked(tenancy: &mut Option<Tenancy>) {
-    if let Some(tenancy) = tenancy
-        && tenancy.changed().await
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 /// The next thing asked; `None` when nobody can ask any more.

@@ -53,6 +53,7 @@ pub(super) fn on_devices(instance: &InstanceId, generation: Generation, view: &D
         devices = devices.collect::<Vec<_>>().join(","),
         quota = view.place.bytes,
         enforcement = %view.enforcement,
+        not_hard = view.not_hard,
         "worker on devices"
     );
 }

@@ -16,6 +16,7 @@ use super::history::History;
 use super::seating::Seating;
 use super::{Event, Policy, State, Status};
 use crate::config::{self, GpuLimits, HostLimits};
+use crate::device::Devices;
 use crate::enclosure::{Enclosures, LimitsReport};
 use crate::health::{DeviceUse, HealthPolicy};
 use crate::lane::Bells;
@@ -29,6 +30,7 @@ pub struct Kit {
     pub spawner: Spawner,
     pub enclosures: Enclosures,
     pub bells: Arc<Bells>,
+    pub devices: Devices,
     pub quotas: Quotas,
     /// How workers ended.
     pub archive: Archive,
@@ -89,6 +91,8 @@ pub struct DeviceView {
     pub place: Arc<Place>,
     /// What keeps it within its quota; the strongest of what does.
     pub enforcement: Enforcement,
+    /// Why the driver itself does not, if it does not.
+    pub not_hard: Option<String>,
     /// At the last look.
     pub used: DeviceUse,
     /// Looks since it loaded that showed nothing certain.

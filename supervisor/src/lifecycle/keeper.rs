@@ -21,7 +21,7 @@ use crate::config::{Enabled, ModelSettings, PoisonSettings};
 use crate::health::{PoisonPolicy, Watchlist};
 use crate::repository::{ModelFolder, ScanError, Scanner, select};
 use crate::request::{RequestError, What};
-use crate::route::{ModelEntry, Route, Routes, ServingState, VersionEntry};
+use crate::route::{AnsweredWhen, ModelEntry, Route, Routes, ServingState, VersionEntry};
 
 pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 
@@ -29,7 +29,7 @@ pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 #[derive(Debug)]
 pub(super) enum Ask {
     Load(Done),
-    Unload(Done),
+    Unload(Done, AnsweredWhen),
     /// The server ends: unload.
     Shutdown(Done),
     /// The server ends at once.
@@ -106,13 +106,13 @@ impl Keeper {
             tokio::select! {
                 ask = asks.recv() => match ask {
                     Some(Ask::Load(done)) => self.ask_load(done).await,
-                    Some(Ask::Unload(done)) => {
+                    Some(Ask::Unload(done, answered)) => {
                         self.publish_with(|entry| entry.dismissed = true);
-                        self.unload(done).await;
+                        self.unload(done, answered).await;
                     }
                     Some(Ask::Shutdown(done)) => {
                         self.farewell = Event::ServerEnds;
-                        self.unload(done).await;
+                        self.unload(done, AnsweredWhen::Gone).await;
                     }
                     Some(Ask::Kill) => self.kill().await,
                     None => return,
@@ -220,19 +220,25 @@ impl Keeper {
         Arc::clone(self.watchlists.entry(version).or_insert_with(|| Arc::new(made())))
     }
 
-    async fn unload(&mut self, done: Done) {
+    async fn unload(&mut self, done: Done, answered: AnsweredWhen) {
         self.watchlists.clear();
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
         self.loading.append(&mut self.again);
         self.answer_loads(Err(stopped));
-        self.unloading.retain(|waiting| !waiting.is_closed());
-        self.unloading.push(done);
         let sets = self.current.iter().chain(&self.incoming);
         self.unloaded.extend(sets.flat_map(|set| set.versions.keys()));
         if let Some(set) = self.incoming.take() {
             self.retire(set).await;
         }
         self.retire_current().await;
+        self.unloading.retain(|waiting| !waiting.is_closed());
+        match answered {
+            AnsweredWhen::Gone => self.unloading.push(done),
+            AnsweredWhen::Begun => {
+                self.publish();
+                let _gone = done.send(Ok(()));
+            }
+        }
     }
 
     async fn kill(&mut self) {

@@ -10,6 +10,7 @@ use proto::control::Confinement;
 use shared::id::WorkerId;
 use shared::text::chain;
 
+use super::hard_limits::{Hard, HardLimits};
 use super::instance::{InstanceSpec, Kit};
 use super::seating;
 use super::{ExitClass, ExitReport, LoadFault};
@@ -18,15 +19,24 @@ use crate::process::turns::Turns;
 use crate::process::{Child, HandshakeError, SpawnError, WorkerCommand};
 use crate::quota::Place;
 
+/// A process that has just started, with what holds it.
+pub(super) struct Launched {
+    pub(super) child: Child,
+    pub(super) enclosure: Arc<Enclosure>,
+    pub(super) limits: HardLimits,
+    pub(super) hard: Hard,
+}
+
 /// Makes the enclosure and starts the process in it, or moves it in before it is greeted.
 pub(super) async fn start(
     spec: &InstanceSpec,
     kit: &Kit,
     (id, place): (&WorkerId, Option<&Place>),
     (control, log): (OwnedFd, PipeWriter),
-) -> Result<(Child, Arc<Enclosure>), ExitReport> {
+) -> Result<Launched, ExitReport> {
     let enclosure = kit.enclosures.enclose(id, &spec.host, spec.level).await;
     let enclosure = enclosure.map_err(|e| not_started("the enclosure", &e))?;
+    let (limits, hard) = HardLimits::set(&kit.devices, enclosure.unified(), place).await;
     let command = WorkerCommand {
         binary: spec.binary.clone(),
         start: seating::start(spec.start, place),
@@ -44,14 +54,17 @@ pub(super) async fn start(
         Ok(child) => match enclosure.adopt(child.group().pid()).await {
             Ok(()) => {
                 child.group().give_turns(Turns::Long);
-                return Ok((child, enclosure));
+                return Ok(Launched { child, enclosure, limits, hard });
             }
             // Dropping the child kills it.
             Err(error) => Err(not_started("the enclosure", &error)),
         },
         Err(error) => Err(not_started("the process", &error)),
     };
-    tokio::spawn(enclosure.dissolve());
+    tokio::spawn(async move {
+        limits.clear().await;
+        enclosure.dissolve().await;
+    });
     started
 }
 

@@ -77,6 +77,7 @@ pub mod effect;
 pub mod event;
 mod events_log;
 mod facts;
+mod hard_limits;
 pub mod history;
 pub mod instance;
 mod keeper;

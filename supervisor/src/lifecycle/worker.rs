@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::driver::Patience;
+use super::hard_limits::{Hard, HardLimits};
 use super::history::LastWords;
 use super::instance::{InstanceSpec, Kit};
-use super::launch;
+use super::launch::{self, Launched};
 use super::tenancy::Tenancy;
 use super::usage::{self, Usage};
 use super::{ExitClass, ExitReport};
@@ -27,7 +28,7 @@ use crate::process::turns::Turns;
 use crate::process::{Child, Exit, Family, HandshakeError, Session, Speaker, Tail, output};
 use crate::quota::Place;
 use crate::schedule::pool::LaneId;
-use crate::schedule::{Rest, SlotQueue};
+use crate::schedule::{Rest, SlotQueue, Squeeze};
 
 /// What a worker's tasks tell its driver.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     group: Group,
     enclosure: Arc<Enclosure>,
     pub(super) usage: watch::Receiver<Usage>,
+    /// Whether the driver itself holds it to its quota.
+    pub(super) hard: Hard,
     /// `None` on the CPU.
     pub(super) tenancy: Option<Tenancy>,
     tail: Tail,
@@ -99,27 +102,26 @@ impl Worker {
         let lane = lane.map_err(|e| launch::not_started("shared memory", &e))?;
         let ends = (theirs, log_writer);
         let started = launch::start(spec, kit, (&id, place.as_ref()), ends).await;
-        let (child, enclosure) = started?;
+        let Launched { child, enclosure, limits, hard } = started?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
         let tail = Tail::default();
-        let speaker = Speaker::Worker(id.clone());
+        let words = output::forward(log, Speaker::Worker(id.clone()), spec.log, tail.clone());
         let tasks = Tasks {
             listen: tokio::spawn(listen(Arc::downgrade(&lane))),
-            output: tokio::spawn(output::forward(log, speaker, spec.log, tail.clone())),
+            output: tokio::spawn(words),
             lane: Arc::clone(&lane),
             tail: tail.clone(),
             enclosure: Arc::clone(&enclosure),
             family: Arc::clone(kit.spawner.family()),
         };
-        let group = child.group();
-        let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
+        let (group, arena) = (child.group(), spec.geometry.total_bytes() as u64);
         let usage = usage::watch(&enclosure, group.pid(), arena);
-        let after = (Arc::clone(&enclosure), Arc::clone(kit.spawner.family()));
+        let after = (limits, Arc::clone(&enclosure), Arc::clone(kit.spawner.family()));
         tokio::spawn(report_exit(tasks.see_out(child), reporter.clone(), after));
         let greeting = (spec.handshake_timeout, launch::confinement(spec, &enclosure));
-        let (of_hand, to_greet) = (reporter.clone(), Arc::clone(&lane));
-        let handshake = tokio::spawn(shake_hands(id.clone(), to_greet, greeting, of_hand));
+        let to_greet = (id.clone(), Arc::clone(&lane));
+        let handshake = tokio::spawn(shake_hands(to_greet, greeting, reporter.clone()));
         Ok(Self {
             id,
             lane,
@@ -134,6 +136,7 @@ impl Worker {
             group,
             enclosure,
             usage,
+            hard,
             tenancy: None,
             tail,
             started: Instant::now(),
@@ -214,6 +217,13 @@ impl Worker {
         }
     }
 
+    /// Its batches are smaller, or as they were.
+    pub(super) fn squeeze(&mut self, squeeze: Option<Squeeze>) {
+        if let Some(tenancy) = &mut self.tenancy {
+            tenancy.squeeze(squeeze);
+        }
+    }
+
     pub(super) fn kill(&self) {
         self.group.signal(Signal::SIGKILL);
         tokio::spawn(Arc::clone(&self.enclosure).end_tree());
@@ -228,8 +238,7 @@ impl Worker {
 }
 
 async fn shake_hands(
-    id: WorkerId,
-    lane: Arc<Lane>,
+    (id, lane): (WorkerId, Arc<Lane>),
     greeting: (Duration, Confinement),
     reporter: mpsc::Sender<Report>,
 ) {
@@ -289,7 +298,7 @@ impl Tasks {
 async fn report_exit(
     see_out: impl Future<Output = ExitReport> + Send + 'static,
     reporter: mpsc::Sender<Report>,
-    (enclosure, family): (Arc<Enclosure>, Arc<Family>),
+    (limits, enclosure, family): (HardLimits, Arc<Enclosure>, Arc<Family>),
 ) {
     let exit = tokio::spawn(see_out).await.unwrap_or_else(|error| ExitReport {
         class: ExitClass::Unknown,
@@ -297,6 +306,7 @@ async fn report_exit(
     });
     let _gone = reporter.send(Report::Exited(exit)).await;
     // Nobody waits for it: the next generation has names of its own.
+    limits.clear().await;
     enclosure.dissolve().await;
     let _unfinished = family.end_strays().await;
 }
@@ -347,7 +357,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (reporter, mut reports) = mpsc::channel(1);
         let no_thread = async { panic!("OS can't spawn worker thread") };
-        let after = (enclosure(scratch.path()).await, Arc::default());
+        let after = (HardLimits::none(), enclosure(scratch.path()).await, Arc::default());
         report_exit(no_thread, reporter, after).await;
         let Some(Report::Exited(exit)) = reports.recv().await else { panic!("no report") };
         assert_eq!(exit.class, ExitClass::Unknown);

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Body;
 use proto::inference::rest::{
-    IndexEntry, IndexRequest, ModelMetadata, RepositoryRequest, ServerMetadata, TensorMetadata,
+    IndexEntry, IndexRequest, ModelMetadata, ParameterValue, Parameters, RepositoryRequest,
+    ServerMetadata, TensorMetadata,
 };
 use shared::tensor::TensorSpec;
 
@@ -13,7 +14,7 @@ use super::endpoint::Target;
 use super::respond::{self, Answer};
 use super::settings::{HttpDeps, RepositoryControl};
 use crate::request::{RequestError, What};
-use crate::route::{self, Routes, ServingState};
+use crate::route::{self, AnsweredWhen, Routes, ServingState};
 
 /// Extensions of the protocol that this server has, by the protocol's names.
 const EXTENSIONS: [&str; 2] = ["model_repository", "binary_tensor_data"];
@@ -132,7 +133,8 @@ pub(super) async fn load<B: Body<Data = Bytes> + Unpin>(
     model: &str,
     body: &mut BodyReader<'_, B>,
 ) -> Result<Answer, RequestError> {
-    check_repository_request(deps, body, &[]).await?;
+    let json = repository_request(deps, body).await?;
+    let _none = parameters(&json, deps.settings.max_json_depth, &[])?;
     deps.routes.load(model).await?;
     Ok(respond::empty())
 }
@@ -142,34 +144,54 @@ pub(super) async fn unload<B: Body<Data = Bytes> + Unpin>(
     model: &str,
     body: &mut BodyReader<'_, B>,
 ) -> Result<Answer, RequestError> {
-    // No model depends on another one yet, so that this asks for nothing.
-    check_repository_request(deps, body, &["unload_dependents"]).await?;
-    deps.routes.unload(model).await?;
+    let json = repository_request(deps, body).await?;
+    let answered = answered_when(&json, deps.settings.max_json_depth)?;
+    deps.routes.unload(model, answered).await?;
     Ok(respond::empty())
 }
 
-async fn check_repository_request<B: Body<Data = Bytes> + Unpin>(
+fn answered_when(json: &[u8], max_depth: usize) -> Result<AnsweredWhen, RequestError> {
+    // No model depends on another one yet, so that the first asks for nothing.
+    let given = parameters(json, max_depth, &["unload_dependents", "wait"])?;
+    match given.get("wait") {
+        None | Some(ParameterValue::Bool(true)) => Ok(AnsweredWhen::Gone),
+        Some(ParameterValue::Bool(false)) => Ok(AnsweredWhen::Begun),
+        Some(
+            ParameterValue::Uint(_)
+            | ParameterValue::Int(_)
+            | ParameterValue::Float(_)
+            | ParameterValue::Text(_),
+        ) => Err(RequestError::invalid("the parameter 'wait' must be true or false")),
+    }
+}
+
+/// The body of a request that changes what is served, if that is allowed.
+async fn repository_request<B: Body<Data = Bytes> + Unpin>(
     deps: &HttpDeps,
     body: &mut BodyReader<'_, B>,
-    known: &[&str],
-) -> Result<(), RequestError> {
+) -> Result<Bytes, RequestError> {
     match deps.settings.repository_control {
-        RepositoryControl::Allowed => {}
+        RepositoryControl::Allowed => body.all().await,
         RepositoryControl::Forbidden => {
             let message = "loading and unloading models over HTTP is not allowed by the \
                            configuration";
-            return Err(RequestError::new(What::Forbidden, message));
+            Err(RequestError::new(What::Forbidden, message))
         }
     }
-    let json = body.all().await?;
-    let asked: RepositoryRequest<'_> = parse(&json, deps.settings.max_json_depth)?;
-    match asked.parameters.iter().find(|(name, _)| !known.contains(name)) {
-        None => Ok(()),
-        Some((name, _)) => {
-            let message = format!("the parameter '{name}' is not supported by this server");
-            Err(RequestError::new(What::Unsupported, message))
-        }
+}
+
+/// The parameters of such a request, all of which must be known.
+fn parameters<'a>(
+    json: &'a [u8],
+    max_depth: usize,
+    known: &[&str],
+) -> Result<Parameters<'a>, RequestError> {
+    let asked: RepositoryRequest<'a> = parse(json, max_depth)?;
+    if let Some((name, _)) = asked.parameters.iter().find(|(name, _)| !known.contains(name)) {
+        let message = format!("the parameter '{name}' is not supported by this server");
+        return Err(RequestError::new(What::Unsupported, message));
     }
+    Ok(asked.parameters)
 }
 
 pub(super) fn named_repository() -> RequestError {
@@ -215,5 +237,14 @@ mod tests {
         assert!(parse::<IndexRequest>(br#"{"ready":true}"#, 10).unwrap().ready);
         assert!(parse::<IndexRequest>(b"{", 10).is_err());
         assert!(parse::<RepositoryRequest<'_>>(br#"{"parameters":3}"#, 10).is_err());
+    }
+    #[test]
+    fn an_unload_can_be_answered_early() {
+        let when = |json: &str| answered_when(json.as_bytes(), 10);
+        assert_eq!(when("").ok(), Some(AnsweredWhen::Gone));
+        assert_eq!(when(r#"{"parameters":{"wait":false}}"#).ok(), Some(AnsweredWhen::Begun));
+        let error = when(r#"{"parameters":{"wait":0}}"#).unwrap_err();
+        assert_eq!((error.what, error.message.contains("'wait'")), (What::Invalid, true));
+        assert_eq!(when(r#"{"parameters":{"w":0}}"#).unwrap_err().what, What::Unsupported);
     }
 }

@@ -1,0 +1,1 @@
+"""What scripts/gpu-check runs; the standard library only, but for in_torch.py and fork_probe.py."""
