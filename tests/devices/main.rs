@@ -5,4 +5,5 @@ mod command;
 mod garbage;
 mod limits;
 mod losses;
+mod serving;
 mod watch;
