@@ -420,7 +420,7 @@ impl Driver {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
                 Event::LoadFailed { generation, fault, message: clean(&message, MAX_ERROR_BYTES) }
             }
-            LaneEvent::Fact(Fact::Trimmed) => match self.trimmed() {
+            LaneEvent::Fact(Fact::Trimmed { .. }) => match self.trimmed() {
                 Ok(()) => return,
                 Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
             },
