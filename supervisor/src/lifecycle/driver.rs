@@ -443,7 +443,8 @@ impl Driver {
         if !confined && self.spec.confinement.level != Level::None {
             return Err("the model was loaded before anything was said of a confinement".into());
         }
-        facts::check(&self.spec.load, loaded)
+        let place = self.reservation.place();
+        facts::check(&seating::load_spec(&self.spec.load, place, &self.spec.gpu), loaded)
     }
 
     /// Once in a generation, before the model was read: later it is the model that speaks.
