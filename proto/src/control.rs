@@ -14,7 +14,7 @@ use shared::id::WorkerId;
 use shared::tensor::TensorSpec;
 
 /// Both sides must have been built from the same protocol.
-pub const HANDSHAKE_VERSION: u32 = 3;
+pub const HANDSHAKE_VERSION: u32 = 4;
 
 /// First packet on the control socket, supervisor to worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -137,7 +137,11 @@ pub enum Fact {
         permanent: bool,
     },
     /// What [`Command::Trim`] asked for has been done; it is not sent again before this.
-    Trimmed,
+    Trimmed {
+        /// How many of them this worker has done. Without it this would be a packet of one byte, which
+        /// is a doorbell.
+        count: u32,
+    },
     /// Announces the file descriptor that comes with this packet: the memory object that holds the
     /// outputs of `request`, because they did not fit its slot.
     LargeOutput {
