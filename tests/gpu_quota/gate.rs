@@ -9,7 +9,11 @@ use crate::stage::{GIB, Gpus, assert_exits, assert_serves, on_gpu};
 
 #[test]
 fn an_unload_is_answered_when_the_driver_names_the_process_no_more() {
-    let gpus = Gpus::new(&["GPU-a"]);
+    let Some(gpus) =
+        Gpus::by_number_or_skip("an_unload_is_answered_when_the_driver_names_the_process_no_more")
+    else {
+        return;
+    };
     let server = gpus.server().echo("m", &on_gpu()).set("worker.gpu_memory_limit", "9GiB").start();
     let worker = server.worker("m");
     gpus.hold(&[(worker.pid, 5 * GIB)]);
@@ -27,7 +31,9 @@ fn an_unload_is_answered_when_the_driver_names_the_process_no_more() {
 
 #[test]
 fn one_that_does_not_wait_is_answered_at_once() {
-    let gpus = Gpus::new(&["GPU-a"]);
+    let Some(gpus) = Gpus::by_number_or_skip("one_that_does_not_wait_is_answered_at_once") else {
+        return;
+    };
     let server = gpus.server().echo("m", &on_gpu()).start();
     let worker = server.worker("m");
     gpus.hold(&[(worker.pid, GIB)]);
@@ -41,7 +47,11 @@ fn one_that_does_not_wait_is_answered_at_once() {
 
 #[test]
 fn who_asks_while_memory_is_on_its_way_back_waits_for_it() {
-    let gpus = Gpus::new(&["GPU-a"]);
+    let Some(gpus) =
+        Gpus::by_number_or_skip("who_asks_while_memory_is_on_its_way_back_waits_for_it")
+    else {
+        return;
+    };
     let server = gpus
         .server()
         .echo("first", &on_gpu())
@@ -61,8 +71,17 @@ fn who_asks_while_memory_is_on_its_way_back_waits_for_it() {
 
 #[test]
 fn what_stays_makes_the_device_suspect_until_it_is_gone() {
-    let gpus = Gpus::new(&["GPU-a"]);
-    let server = gpus.server().echo("m", &on_gpu()).set("devices.release_timeout", "300ms").start();
+    let Some(gpus) =
+        Gpus::by_number_or_skip("what_stays_makes_the_device_suspect_until_it_is_gone")
+    else {
+        return;
+    };
+    let server = gpus
+        .server()
+        .echo("m", &on_gpu())
+        .set("worker.gpu_memory_limit", "6GiB")
+        .set("devices.release_timeout", "300ms")
+        .start();
     let worker = server.worker("m");
     gpus.hold(&[(worker.pid, GIB)]);
     worker.kill(Signal::SIGKILL);
@@ -80,7 +99,11 @@ fn what_stays_makes_the_device_suspect_until_it_is_gone() {
 
 #[test]
 fn a_number_that_another_process_has_now_holds_nothing_up() {
-    let gpus = Gpus::new(&["GPU-a"]);
+    let Some(gpus) =
+        Gpus::by_number_or_skip("a_number_that_another_process_has_now_holds_nothing_up")
+    else {
+        return;
+    };
     let server = gpus.server().echo("m", &on_gpu()).start();
     let worker = server.worker("m");
     // A process of somebody else's takes the worker's place under the driver's eyes, in the end.

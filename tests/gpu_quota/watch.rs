@@ -4,14 +4,18 @@ use tests::{Echo, FakeDevice, Infer, Machine, wait};
 
 use crate::stage::{GIB, Gpus, assert_exits, assert_serves, number, on_gpu, seat};
 
-/// A model that batches, for any one GPU, whose allocator holds it to nothing.
+/// A model for any one GPU whose allocator holds it to nothing.
 fn unbounded() -> Echo {
-    on_gpu().with("max_batch_size: 8").parameter("device_limit", "none")
+    on_gpu().parameter("device_limit", "none")
 }
 
 #[test]
 fn who_has_more_than_its_quota_look_after_look_is_ended_and_nobody_else() {
-    let gpus = Gpus::new(&["GPU-a"]);
+    let Some(gpus) = Gpus::by_number_or_skip(
+        "who_has_more_than_its_quota_look_after_look_is_ended_and_nobody_else",
+    ) else {
+        return;
+    };
     let server = gpus.server().echo("m", &unbounded()).echo("other", &on_gpu()).start();
     let (worker, other) = (server.worker("m"), server.worker("other"));
     let load = server.load_on("other");
@@ -26,8 +30,12 @@ fn who_has_more_than_its_quota_look_after_look_is_ended_and_nobody_else() {
 
 #[test]
 fn beyond_the_soft_limit_batches_are_smaller_until_it_is_over() {
-    let gpus = Gpus::new(&["GPU-a"]);
-    let server = gpus.server().echo("m", &unbounded()).start();
+    let Some(gpus) =
+        Gpus::by_number_or_skip("beyond_the_soft_limit_batches_are_smaller_until_it_is_over")
+    else {
+        return;
+    };
+    let server = gpus.server().echo("m", &unbounded().with("max_batch_size: 8")).start();
     let worker = server.worker("m");
     gpus.hold(&[(worker.pid, 3 * GIB + 9 * GIB / 10)]);
     server.logs().wait_for("a shortage", |event| event["message"] == "device memory is short");
@@ -49,7 +57,9 @@ fn beyond_the_soft_limit_batches_are_smaller_until_it_is_over() {
 
 #[test]
 fn what_is_not_said_is_not_zero_and_ends_nobody() {
-    let gpus = Gpus::new(&["GPU-a"]);
+    let Some(gpus) = Gpus::by_number_or_skip("what_is_not_said_is_not_zero_and_ends_nobody") else {
+        return;
+    };
     let server = gpus.server().echo("m", &unbounded()).start();
     let worker = server.worker("m");
     gpus.hold(&[(worker.pid, GIB)]);
@@ -71,7 +81,11 @@ fn what_is_not_said_is_not_zero_and_ends_nobody() {
 
 #[test]
 fn the_process_below_a_worker_in_namespaces_is_the_worker_s() {
-    let gpus = Gpus::new(&["GPU-a"]);
+    let Some(gpus) =
+        Gpus::by_number_or_skip("the_process_below_a_worker_in_namespaces_is_the_worker_s")
+    else {
+        return;
+    };
     let server = gpus.server().echo("m", &unbounded()).set("worker.confinement", "strict").start();
     // The worker itself, as the driver knows it.
     let worker = server.worker("m");
@@ -79,21 +93,38 @@ fn the_process_below_a_worker_in_namespaces_is_the_worker_s() {
     assert_exits(&server, "m", &["quota"]);
 }
 
+/// A model whose largest request is known, and so slow to load that the driver can be told of its process
+/// before it is there.
+const CLOSED: &str = r#"
+    backend: "echo"
+    max_batch_size: 4
+    input [ { name: "INPUT0" data_type: TYPE_FP32 dims: [ 16 ] } ]
+    output [ { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ 16 ] } ]
+    parameters { key: "load_delay_ms" value { string_value: "500" } }
+    instance_group [ { kind: KIND_GPU count: 1 } ]
+"#;
+
 #[test]
 fn what_a_model_was_seen_to_need_is_granted_at_its_next_load() {
-    let gpus = Gpus::new(&["GPU-a"]);
-    let fixed = Echo::default()
-        .with("instance_group [ { kind: KIND_GPU count: 1 } ]")
-        .with("max_batch_size: 4")
-        .dims(&[16]);
-    let server = gpus.server().echo("m", &fixed).start();
+    let Some(gpus) =
+        Gpus::by_number_or_skip("what_a_model_was_seen_to_need_is_granted_at_its_next_load")
+    else {
+        return;
+    };
+    let measured = gpus.fake.folder().join("measured.json");
+    let server = gpus
+        .server()
+        .config("m", CLOSED)
+        .set("devices.measured", &format!("{measured:?}"))
+        .start_unready();
+    let pid = || server.workers_of("m").first().map(|worker| worker.pid);
+    gpus.hold(&[(wait::until("a process", pid), GIB)]);
+    server.wait_until_ready("m");
     assert_eq!(seat(&server, "m", 1)["quota"].as_u64(), Some(4 * GIB));
-    gpus.hold(&[(server.worker("m").pid, GIB)]);
-    let need = GIB + (256 << 20);
-    wait::until_true("a smaller grant", || {
-        server.client().load("m").assert_status(200);
-        let quota = server.logs().about("m", "worker on devices").pop().unwrap()["quota"].as_u64();
-        quota == Some(need)
-    });
-    assert_serves(&server, "m");
+    wait::until_true("a figure", || measured.is_file());
+    gpus.say(&gpus.idle());
+    server.client().unload("m").assert_status(200);
+    server.client().load("m").assert_status(200);
+    // And a little more.
+    assert_eq!(seat(&server, "m", 2)["quota"].as_u64(), Some(GIB + (256 << 20)));
 }

@@ -70,7 +70,6 @@ impl Repository {
 #[derive(Clone, Debug)]
 pub struct Echo {
     datatype: String,
-    dims: Vec<i64>,
     parameters: Vec<(String, String)>,
     versions: Vec<u64>,
     more: String,
@@ -80,7 +79,6 @@ impl Default for Echo {
     fn default() -> Self {
         Self {
             datatype: "TYPE_FP32".into(),
-            dims: vec![-1],
             parameters: Vec::new(),
             versions: vec![1],
             more: String::new(),
@@ -92,13 +90,6 @@ impl Echo {
     #[must_use]
     pub fn datatype(mut self, datatype: &str) -> Self {
         self.datatype = datatype.into();
-        self
-    }
-
-    /// The shape of its tensors, without the batch.
-    #[must_use]
-    pub fn dims(mut self, dims: &[i64]) -> Self {
-        self.dims = dims.to_vec();
         self
     }
 
@@ -127,15 +118,15 @@ impl Echo {
         let parameters = self.parameters.iter().map(|(key, value)| {
             format!("parameters {{ key: \"{key}\" value {{ string_value: \"{value}\" }} }}\n")
         });
-        let (datatype, dims) = (&self.datatype, &self.dims);
-        let (parameters, more) = (parameters.collect::<String>(), &self.more);
+        let (datatype, parameters, more) =
+            (&self.datatype, parameters.collect::<String>(), &self.more);
         format!(
             r#"backend: "echo"
 input [
-  {{ name: "INPUT0" data_type: {datatype} dims: {dims:?} }},
+  {{ name: "INPUT0" data_type: {datatype} dims: [ -1 ] }},
   {{ name: "COMMAND" data_type: TYPE_STRING dims: [ 1 ] optional: true }}
 ]
-output [ {{ name: "OUTPUT0" data_type: {datatype} dims: {dims:?} }} ]
+output [ {{ name: "OUTPUT0" data_type: {datatype} dims: [ -1 ] }} ]
 {parameters}{more}"#
         )
     }
