@@ -189,7 +189,8 @@ impl TorchEngine {
         let arguments = self.arguments(inputs, |input| {
             let view = tensors::view(input)?;
             // SAFETY: the inputs of a request stay as they are until it was settled, or answered with an
-            // error before which the device was synchronised (`Engine::overlaps`, `Engine::prefetch`).
+            // error before which the device was synchronised (`Engine::overlaps`). One that was prefetched
+            // and has expired is never run, and its copy is dropped.
             let copy = unsafe { streams.upload(view.tensor()) };
             copy.map_err(|error| ViewError::Torch(error.0))
         })?;

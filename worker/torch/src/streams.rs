@@ -34,7 +34,8 @@ impl Streams {
     ///
     /// # Safety
     /// The memory of `view` stays mapped and as it is until the copy is done: [`Streams::settle`] has
-    /// returned for the request that it belongs to, or the device was synchronised.
+    /// returned for the request that it belongs to, or the device was synchronised. It may change sooner
+    /// only if nobody looks at the copy.
     pub(crate) unsafe fn upload(&self, view: &Tensor) -> Result<Tensor, TorchError> {
         let mut copy: *mut C_tensor = ptr::null_mut();
         // SAFETY: both are alive, the view is only read, and `copy` is a place for one pointer; its memory
