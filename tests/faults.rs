@@ -1,9 +1,15 @@
 //! A worker that ends, hangs or is stopped in the middle of requests: its requests get an error, it
 //! comes back, and its neighbour notices nothing.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use tests::supervisor::Builder;
 use tests::{Echo, Infer, Supervisor, wait};
+
+/// What a worker may take over a request, and then some: a server that counts it would end the worker.
+const LIMIT: Duration = Duration::from_millis(500);
+const LONGER: Duration = Duration::from_secs(3);
 
 /// A model for faults, and one that must not notice them. Restarts are quick and never run out.
 fn victim_and_neighbour() -> Builder {
@@ -222,4 +228,52 @@ fn an_upload_outlives_the_worker_that_it_was_for() {
     server.wait_for_generation("victim", worker.generation + 1);
     client.send(&body[80_000..]).unwrap();
     assert!(infer.is_echoed_by(&client.receive().unwrap()));
+}
+
+/// A request is in the works when the server stops, for longer than its worker may take over it.
+#[track_caller]
+fn stalls(answered: Answered) {
+    let server = victim_and_neighbour()
+        .set("worker.infer_timeout", &format!("{}ms", LIMIT.as_millis()))
+        .set("worker.stop_timeout", "200ms")
+        .start();
+    let (worker, neighbour) = (server.worker("victim"), server.worker("neighbour"));
+    let asked = server.infer_aside(Infer::command("victim", "stop").once());
+    worker.wait_until_stopped();
+    let start = Instant::now();
+    server.stop();
+    if answered == Answered::Meanwhile {
+        worker.signal(Signal::SIGCONT);
+    }
+    wait::until_passed(start, LONGER);
+    worker.signal(Signal::SIGCONT);
+    server.signal(Signal::SIGCONT);
+    let answer = asked.answer();
+    let expected: &[u16] = if answered == Answered::Meanwhile { &[200] } else { &[200, 504] };
+    assert!(expected.contains(&answer.status), "{} {}", answer.status, answer.text());
+    // It judges again, as long after as it would have taken to find what was overdue by then.
+    server.infer(&Infer::command("neighbour", "hang").once()).assert_status(504);
+    let exits = server.logs().wait_for_number(1, "neighbour", "worker exited");
+    assert_eq!(exits[0]["kind"], "hang", "{exits:?}");
+    assert_serves(&server, "victim");
+    assert_eq!(server.worker("victim"), worker);
+    assert!(!neighbour.is_alive());
+}
+
+/// When a worker answers whose server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    Meanwhile,
+    /// It was stopped as well, as when a whole machine is.
+    After,
+}
+
+#[test]
+fn a_server_that_was_stopped_takes_in_the_answer_before_it_judges() {
+    stalls(Answered::Meanwhile);
+}
+
+#[test]
+fn time_in_which_the_server_was_stopped_is_held_against_nobody() {
+    stalls(Answered::After);
 }

@@ -143,6 +143,7 @@ const PURE: &[&str] = &[
     "supervisor/src/frontend/http/status.rs",
     "supervisor/src/health/suspects.rs",
     "supervisor/src/health/verdict.rs",
+    "supervisor/src/health/vigil.rs",
     "supervisor/src/lane/order.rs",
     "supervisor/src/lane/table.rs",
     "supervisor/src/lifecycle/classify.rs",

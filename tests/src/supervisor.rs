@@ -19,7 +19,7 @@ use crate::load::Load;
 use crate::logs::Logs;
 use crate::models::{Echo, Repository};
 use crate::wait;
-use crate::workers::{WorkerProcess, descriptors, workers_of};
+use crate::workers::{WorkerProcess, descriptors, wait_until_stopped, workers_of};
 
 /// What a server needs to serve models of `echo`.
 const PROGRAMS: [&str; 2] = ["bulkhead", "bulkhead-worker"];
@@ -352,6 +352,12 @@ impl Supervisor {
         if self.exited.is_none() {
             let _gone = kill(self.nix_pid(), signal);
         }
+    }
+
+    /// Stops it, and waits until none of its threads does anything any more.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait_until_stopped(self.nix_pid().as_raw());
     }
 
     /// Kills it by this signal. As for workers, SIGSEGV from outside has to come twice.

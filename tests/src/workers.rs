@@ -95,6 +95,11 @@ impl WorkerProcess {
         after.split_whitespace().nth(1)?.parse().ok()
     }
 
+    /// Waits until it has been stopped by a signal, with all its threads.
+    pub fn wait_until_stopped(&self) {
+        wait_until_stopped(self.pid);
+    }
+
     pub fn signal(&self, signal: Signal) {
         // It may have ended meanwhile, which is what most signals are for.
         let _gone = kill(Pid::from_raw(self.pid), signal);
@@ -170,6 +175,18 @@ impl WorkerProcess {
     fn proc(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.pid))
     }
+}
+
+/// Waits until a process has been stopped by a signal, with all its threads.
+pub fn wait_until_stopped(pid: i32) {
+    wait::until_true("a process that is stopped", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+        let states: Vec<bool> = stats
+            .filter_map(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with('T')))
+            .collect();
+        !states.is_empty() && states.into_iter().all(|stopped| stopped)
+    });
 }
 
 /// What the descriptors of a process are, as `readlink` shows them.
