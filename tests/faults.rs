@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tests::supervisor::Builder;
+use tests::workers::WorkerProcess;
 use tests::{Echo, Infer, Supervisor, wait};
 
 /// What a worker may take over a request, and then some: a server that counts it would end the worker.
@@ -276,4 +277,39 @@ fn a_server_that_was_stopped_takes_in_the_answer_before_it_judges() {
 #[test]
 fn time_in_which_the_server_was_stopped_is_held_against_nobody() {
     stalls(Answered::After);
+}
+
+/// Has the worker of `model` leave a process that is nobody's child, and finds it: it has the line of
+/// the worker whose copy it is.
+fn orphan_of(server: &Supervisor, model: &str) -> WorkerProcess {
+    let worker = server.worker(model);
+    server.infer(&Infer::command(model, "orphan")).assert_status(200);
+    wait::until("an orphan that came to the server", || {
+        let others = server.workers_of(model).into_iter().filter(|other| other.pid != worker.pid);
+        let mut ours = others.filter(|other| other.parent() == Some(server.pid()));
+        ours.next()
+    })
+}
+
+/// With control groups, which know what a worker has started, and by the marks on a process alone.
+#[test]
+fn what_one_worker_leaves_goes_with_it_and_not_with_another() {
+    for cgroup in ["auto", "off"] {
+        let server = victim_and_neighbour()
+            .set("limits.cgroup", cgroup)
+            .set("worker.confinement", "none")
+            .start();
+        let helper = orphan_of(&server, "neighbour");
+        for _ in 0..2 {
+            let worker = server.worker("victim");
+            let left = orphan_of(&server, "victim");
+            worker.kill(Signal::SIGKILL);
+            wait::until_true("the end of what it left", || !left.is_alive());
+            server.wait_for_generation("victim", worker.generation + 1);
+        }
+        assert!(helper.is_alive(), "{cgroup}: it went with the worker of another model");
+        assert_serves(&server, "neighbour");
+        server.client().unload("neighbour").assert_status(200);
+        wait::until_true("the end of the helper", || !helper.is_alive());
+    }
 }

@@ -232,6 +232,16 @@ impl Enclosure {
         self.leaves.first().map(Leaf::members).unwrap_or_default()
     }
 
+    /// Whether a control group knows what the worker has started.
+    pub fn has_groups(&self) -> bool {
+        !self.leaves.is_empty()
+    }
+
+    /// All that any of its groups lists; reads files.
+    pub fn listed(&self) -> Vec<i32> {
+        self.leaves.iter().flat_map(Leaf::members).collect()
+    }
+
     /// Ends every process in it, also those that left the process group.
     pub async fn end_tree(self: Arc<Self>) {
         let _ended = spawn_blocking(move || self.leaves.iter().for_each(Leaf::end)).await;
