@@ -27,6 +27,29 @@ pub fn below(pid: i32) -> Vec<i32> {
     found
 }
 
+/// The processes of ours around a worker that is in a pid namespace: the one that was started, and its
+/// child that is the first in there. None, if it has no such child.
+///
+/// All three are copies, and what they have in common would count three times. Nothing of the model runs
+/// in these two, and no worker can put anything into them or take the place of one: what it starts is
+/// never a child of the first, and its confinement refuses it namespaces.
+#[must_use]
+pub fn around(pid: i32) -> Vec<i32> {
+    let children = read(pid, &format!("task/{pid}/children")).unwrap_or_default();
+    let mut children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    let first = children
+        .find(|&child| read(child, "status").is_some_and(|status| is_first_in_namespace(&status)));
+    first.map_or_else(Vec::new, |first| vec![pid, first])
+}
+
+fn is_first_in_namespace(status: &str) -> bool {
+    // Its number in each namespace, from that of this process inwards.
+    let numbers: Vec<&str> = value(status, "NSpid")
+        .map(|numbers| numbers.split_whitespace().collect())
+        .unwrap_or_default();
+    matches!(numbers.as_slice(), [_, .., "1"])
+}
+
 /// More than any of these files has.
 const MOST: u64 = 64 << 10;
 
@@ -105,6 +128,17 @@ mod tests {
         assert_eq!(used_of(status, 64 << 10), Some(107 << 10));
         assert_eq!(used_of(status, 40 << 10), Some(117 << 10));
         assert_eq!(used_of("Name: m\n", 0), None);
+    }
+
+    #[test]
+    fn the_first_of_a_namespace_is_known_by_its_number() {
+        assert!(is_first_in_namespace("Name:\tm\nNSpid:\t71\t1\n"));
+        assert!(is_first_in_namespace("NSpid:\t71\t5\t1\n"));
+        assert!(!is_first_in_namespace("NSpid:\t71\t2\n"));
+        // The first of this process's own, which may be a container's.
+        assert!(!is_first_in_namespace("NSpid:\t1\n"));
+        assert!(!is_first_in_namespace("Name:\tm\n"));
+        assert!(around(i32::MAX).is_empty());
     }
 
     #[test]

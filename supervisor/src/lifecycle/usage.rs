@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use proto::control::Level;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
@@ -38,11 +39,21 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Processes of one worker that are looked at; their number has a limit of its own.
 const MOST_PROCESSES: usize = 1024;
 
-/// Looks at the process `pid` until it is gone or nobody listens. `arena` is the size of what it shares
-/// with the supervisor.
-pub(super) fn watch(enclosure: &Arc<Enclosure>, pid: i32, arena: u64) -> watch::Receiver<Usage> {
+/// Who is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who {
+    /// The process that was started.
+    pub(super) pid: i32,
+    /// The size of what it shares with the supervisor.
+    pub(super) arena: u64,
+    pub(super) level: Level,
+}
+
+/// Looks at a worker until it is gone or nobody listens.
+pub(super) fn watch(enclosure: &Arc<Enclosure>, who: Who) -> watch::Receiver<Usage> {
     let (sender, usage) = watch::channel(Usage::default());
-    let subject = Subject { enclosure: Arc::downgrade(enclosure), pid, arena };
+    let Who { pid, arena, level } = who;
+    let subject = Subject { enclosure: Arc::downgrade(enclosure), pid, arena, level };
     let every = match (enclosure.report().is_watched(), enclosure.report().is_counted()) {
         (true, _) => WATCH_EVERY,
         (false, true) => COUNT_EVERY,
@@ -63,6 +74,7 @@ struct Subject {
     enclosure: Weak<Enclosure>,
     pid: i32,
     arena: u64,
+    level: Level,
 }
 
 impl Subject {
@@ -141,15 +153,21 @@ impl Subject {
                 return Some(seen);
             }
         }
+        // Of the processes around a worker in namespaces, nothing is held against it.
+        let around = match (report.is_watched(), self.level) {
+            (true, Level::Strict) => memory::around(self.pid),
+            (false, _) | (true, Level::None | Level::Standard) => Vec::new(),
+        };
         if report.is_watched() {
-            seen.used = Some(memory::used(self.pid, self.arena)?);
+            let first = memory::used(self.pid, self.arena)?;
+            seen.used = Some(if around.is_empty() { first } else { 0 });
         }
         if seen == Usage::default() {
             return Some(seen);
         }
         for pid in self.others(&enclosure) {
             let add = |sum: u64| sum.saturating_add(memory::used(pid, self.arena).unwrap_or(0));
-            seen.used = seen.used.map(add);
+            seen.used = seen.used.map(|sum| if around.contains(&pid) { sum } else { add(sum) });
             let add = |sum: u32| sum.saturating_add(memory::threads(pid).unwrap_or(0));
             seen.threads = seen.threads.map(add);
         }

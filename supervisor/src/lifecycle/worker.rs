@@ -16,7 +16,7 @@ use super::history::LastWords;
 use super::instance::{InstanceSpec, Kit};
 use super::launch;
 use super::tenancy::Tenancy;
-use super::usage::{self, Usage};
+use super::usage::{self, Usage, Who};
 use super::{ExitClass, ExitReport};
 use crate::config;
 use crate::enclosure::report::TreeKill;
@@ -116,8 +116,7 @@ impl Worker {
             family: Arc::clone(kit.spawner.family()),
         };
         let group = child.group();
-        let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
-        let usage = usage::watch(&enclosure, group.pid(), arena);
+        let usage = usage::watch(&enclosure, who(spec, group.pid()));
         let guest = tasks.family.welcome(household(&id, &enclosure, group.pid(), spec.level));
         let after = (Arc::clone(&enclosure), Arc::clone(&tasks.family));
         tokio::spawn(report_exit(tasks.see_out(child, guest), reporter.clone(), after));
@@ -294,6 +293,11 @@ impl Tasks {
         let ended = timeout(TREE_LIMIT, tokio::spawn(ending)).await;
         ended.ok().and_then(Result::ok).unwrap_or(Evidence { oom_kills: 0 })
     }
+}
+
+fn who(spec: &InstanceSpec, pid: i32) -> Who {
+    let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
+    Who { pid, arena, level: spec.confinement.level }
 }
 
 /// How the processes that a worker starts are known, as long as it lives.
