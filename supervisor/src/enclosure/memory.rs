@@ -53,11 +53,34 @@ fn is_first_in_namespace(status: &str) -> bool {
 /// More than any of these files has.
 const MOST: u64 = 64 << 10;
 
-/// Bytes that a process has for itself, apart from files: what a limit is held against. Shared memory
-/// counts as far as it is more than `arena`, the size of the objects that hold requests and replies.
-/// `None` if there is no such process.
+/// Bytes that processes have for themselves, apart from files: what a limit is held against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Nobody else's.
+    pub own: u64,
+    /// In mapped objects, as far as that is more than those that hold requests and replies.
+    pub shared: u64,
+}
+
+impl Memory {
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let own = self.own.saturating_add(other.own);
+        Self { own, shared: self.shared.saturating_add(other.shared) }
+    }
+
+    /// With what is held in objects, mapped or not (`objects::held`). Which of them are mapped is not
+    /// looked at: of what is only mapped and what is only held, the smaller part is not seen.
+    #[must_use]
+    pub fn with_held(self, held: u64) -> u64 {
+        self.own.saturating_add(self.shared.max(held))
+    }
+}
+
+/// The memory of a process. `arena` is the size of the objects that hold requests and replies. `None`
+/// if there is no such process.
 #[must_use]
-pub fn used(pid: i32, arena: u64) -> Option<u64> {
+pub fn used(pid: i32, arena: u64) -> Option<Memory> {
     let status = read(pid, "status")?;
     // A process whose first thread has ended says nothing there; the others still do.
     used_of(&status, arena).or_else(|| {
@@ -92,11 +115,12 @@ fn read(pid: i32, file: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn used_of(status: &str, arena: u64) -> Option<u64> {
+fn used_of(status: &str, arena: u64) -> Option<Memory> {
     let anonymous = field(status, "RssAnon")?;
     let swapped = field(status, "VmSwap").unwrap_or(0);
     let shared = field(status, "RssShmem").unwrap_or(0);
-    Some(anonymous.saturating_add(swapped).saturating_add(shared.saturating_sub(arena)))
+    let own = anonymous.saturating_add(swapped);
+    Some(Memory { own, shared: shared.saturating_sub(arena) })
 }
 
 fn private_of(rollup: &str) -> Option<u64> {
@@ -125,8 +149,9 @@ mod tests {
     #[test]
     fn the_arena_is_not_held_against_a_worker() {
         let status = "RssAnon:\t 100 kB\nRssFile:\t 900 kB\nRssShmem:\t 50 kB\nVmSwap:\t 7 kB\n";
-        assert_eq!(used_of(status, 64 << 10), Some(107 << 10));
-        assert_eq!(used_of(status, 40 << 10), Some(117 << 10));
+        let used = |arena| used_of(status, arena).map(|memory| memory.with_held(0));
+        assert_eq!(used(64 << 10), Some(107 << 10));
+        assert_eq!(used(40 << 10), Some(117 << 10));
         assert_eq!(used_of("Name: m\n", 0), None);
     }
 
@@ -150,9 +175,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mapped_and_held_counts_once() {
+        let (first, second) = (Memory { own: 10, shared: 3 }, Memory { own: 1, shared: 4 });
+        assert_eq!(first.and(second), Memory { own: 11, shared: 7 });
+        assert_eq!([0, 7, 20].map(|held| first.and(second).with_held(held)), [18, 18, 31]);
+    }
+
+    #[test]
     fn this_process_has_memory() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(used(own, 0).is_some_and(|bytes| bytes > 4096));
+        assert!(used(own, 0).is_some_and(|memory| memory.own > 4096));
         assert!(private(own).is_some_and(|bytes| bytes > 4096));
         assert_eq!(used(i32::MAX, 0), None);
     }

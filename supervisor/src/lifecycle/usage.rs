@@ -9,20 +9,30 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
-use crate::enclosure::{Enclosure, disk, memory};
+use crate::enclosure::memory::Memory;
+use crate::enclosure::{Enclosure, disk, memory, objects};
 use crate::health::DiskUse;
 
 /// What was seen of a worker; memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     /// What its limit is held against; `None` where the kernel holds it.
-    pub(super) used: Option<u64>,
+    memory: Option<Memory>,
+    /// What it holds in memory objects, as far as anybody looks.
+    held: u64,
     /// What would come free if it ended.
     pub(super) private: Option<u64>,
     /// Threads of all its processes; `None` where the kernel limits them.
     pub(super) threads: Option<u32>,
     /// What is in its scratch folder; `None` where there is no limit.
     pub(super) scratch: Option<DiskUse>,
+}
+
+impl Usage {
+    /// Bytes that its limit on memory is held against; `None` where the kernel holds it.
+    pub(super) fn used(&self) -> Option<u64> {
+        self.memory.map(|memory| memory.with_held(self.held))
+    }
 }
 
 /// How often a worker is looked at whose memory nothing else limits: what it takes between two looks it
@@ -61,11 +71,18 @@ pub(super) fn watch(enclosure: &Arc<Enclosure>, who: Who) -> watch::Receiver<Usa
     };
     let sender = Arc::new(sender);
     // By itself, because a disk may be slow to answer.
-    if enclosure.report().scratch_limit.is_some() {
+    if enclosure.report().scratch_limit.is_some() || enclosure.report().is_watched() {
         tokio::spawn(subject.clone().measure(Arc::clone(&sender)));
     }
     tokio::spawn(subject.look(sender, every));
     usage
+}
+
+/// What is in the scratch folder, if that can be told, and in memory objects.
+#[derive(Clone, Copy, Debug)]
+struct Files {
+    scratch: Option<DiskUse>,
+    held: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +108,9 @@ impl Subject {
             let private = now >= private_at;
             let look = move || {
                 let seen = subject.seen()?;
+                if private {
+                    subject.enclosure.upgrade()?.note_alive();
+                }
                 Some(if private { Usage { private: subject.private(), ..seen } } else { seen })
             };
             let Some(seen) = aside(&AT_PROCESSES, look).await else { continue };
@@ -103,7 +123,7 @@ impl Subject {
             }
             sender.send_if_modified(|usage| {
                 let private = if private { seen.private } else { usage.private };
-                let seen = Usage { private, scratch: usage.scratch, ..seen };
+                let seen = Usage { private, held: usage.held, scratch: usage.scratch, ..seen };
                 std::mem::replace(usage, seen) != seen
             });
         }
@@ -117,21 +137,29 @@ impl Subject {
                 () = sender.closed() => return,
             }
             let subject = self.clone();
-            let found = aside(&AT_FILES, move || subject.scratch()).await.flatten();
+            let found = aside(&AT_FILES, move || subject.files()).await.flatten();
             if self.enclosure.strong_count() == 0 {
                 return;
             }
-            let Some(found) = found else { continue };
-            sender.send_if_modified(|usage| usage.scratch.replace(found) != Some(found));
+            let Some(Files { scratch, held }) = found else { continue };
+            sender.send_if_modified(|usage| {
+                // What cannot be told now was told before.
+                let seen = Usage { held, scratch: scratch.or(usage.scratch), ..*usage };
+                std::mem::replace(usage, seen) != seen
+            });
         }
     }
 
-    /// What all its processes have on disk; `None` when it has gone, or that cannot be told now.
-    fn scratch(&self) -> Option<DiskUse> {
+    /// What all its processes have open or on disk, as far as that is limited; `None` when it has gone.
+    fn files(&self) -> Option<Files> {
         let enclosure = self.enclosure.upgrade()?;
+        let report = enclosure.report();
         let mut processes = self.others(&enclosure);
         processes.push(self.pid);
-        disk::occupied(&enclosure.report().scratch, &processes)
+        let limited = report.scratch_limit.is_some();
+        let scratch = limited.then(|| disk::occupied(&report.scratch, &processes)).flatten();
+        let held = if report.is_watched() { objects::held(&processes) } else { 0 };
+        Some(Files { scratch, held })
     }
 
     fn private(&self) -> Option<u64> {
@@ -160,14 +188,17 @@ impl Subject {
         };
         if report.is_watched() {
             let first = memory::used(self.pid, self.arena)?;
-            seen.used = Some(if around.is_empty() { first } else { 0 });
+            seen.memory = Some(if around.is_empty() { first } else { Memory::default() });
         }
         if seen == Usage::default() {
             return Some(seen);
         }
         for pid in self.others(&enclosure) {
-            let add = |sum: u64| sum.saturating_add(memory::used(pid, self.arena).unwrap_or(0));
-            seen.used = seen.used.map(|sum| if around.contains(&pid) { sum } else { add(sum) });
+            let more = || memory::used(pid, self.arena).unwrap_or_default();
+            seen.memory = seen.memory.map(|sum| match around.contains(&pid) {
+                true => sum,
+                false => sum.and(more()),
+            });
             let add = |sum: u32| sum.saturating_add(memory::threads(pid).unwrap_or(0));
             seen.threads = seen.threads.map(add);
         }

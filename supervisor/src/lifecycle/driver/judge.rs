@@ -26,7 +26,7 @@ impl Driver {
             completions: activity.completions,
             doorbells: activity.doorbells,
             facts: activity.facts,
-            memory: usage.used,
+            memory: usage.used(),
             threads: usage.threads,
             scratch: usage.scratch,
         };
@@ -37,8 +37,9 @@ impl Driver {
     /// Between two judgements: what a worker takes of the machine is gone sooner than anything else.
     pub(super) async fn judge_usage(&mut self) {
         let Some(worker) = &self.worker else { return };
-        let Usage { used: memory, threads, scratch, .. } = *worker.usage.borrow();
-        let seen = Observation { memory, threads, scratch, ..Observation::default() };
+        let usage = *worker.usage.borrow();
+        let Usage { threads, scratch, .. } = usage;
+        let seen = Observation { memory: usage.used(), threads, scratch, ..Observation::default() };
         self.follow(self.spec.health.judge(&seen)).await;
     }
 
