@@ -1,5 +1,7 @@
 //! What a test says that cannot run here: its name and what is missing, never silence.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -56,13 +58,41 @@ pub fn torch_or_skip(variable: &str, test: &str) -> Option<PathBuf> {
     None
 }
 
-/// Says that a test did not run, and why.
+/// Names a file to which each skip is added, for whoever runs all tests to show in the end.
+const LIST: &str = "BULKHEAD_SKIPS";
+
+/// Says that a test did not run, and why: it counts as passed, and nothing else tells the two apart.
 pub fn skipped(test: &str, why: &str) {
-    say(&format!("SKIPPED {test}: {why}"));
+    let line = format!("{test}: {why}\n");
+    // Not by a macro, whose output is kept from a person for as long as the test passes.
+    let _closed = std::io::stderr().write_all(format!("SKIPPED {line}").as_bytes());
+    if let Some(list) = std::env::var_os(LIST) {
+        add(Path::new(&list), &line);
+    }
+}
+
+fn add(list: &Path, line: &str) {
+    let file = File::options().append(true).create(true).open(list);
+    // In one call: many tests write at a time.
+    let added = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    added.unwrap_or_else(|error| panic!("{LIST} names {}: {error}", list.display()));
 }
 
 /// A line for the person who reads the output of a test run.
 #[expect(clippy::print_stderr, reason = "that is where the output of a test run goes")]
 pub fn say(line: &str) {
     eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_grows_by_a_line_for_each() {
+        let folder = tempfile::tempdir().expect("there is a folder for temporary files");
+        let list = folder.path().join("list");
+        ["a: none\n", "b: no\n"].into_iter().for_each(|line| add(&list, line));
+        assert_eq!(std::fs::read_to_string(list).expect("it is there"), "a: none\nb: no\n");
+    }
 }
