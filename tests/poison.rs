@@ -2,7 +2,7 @@
 //! and what ends its workers is refused, with one model's workers as the only ones that noticed.
 
 use nix::sys::signal::Signal;
-use tests::client::Aside;
+use tests::Aside;
 use tests::supervisor::Builder;
 use tests::{Echo, Infer, Supervisor, wait};
 

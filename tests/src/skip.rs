@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::supervisor::binaries;
+use crate::supervisor::{Supervisor, binaries};
 
 /// The folder that this environment variable names, or `None` after saying that `test` is skipped.
 pub fn folder_or_skip(variable: &str, test: &str) -> Option<PathBuf> {
@@ -45,6 +45,28 @@ fn open_to_others(path: &Path) -> bool {
     path.ancestors().all(|folder| {
         std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
     })
+}
+
+/// Whether the newest worker of `model`, which is to be `strict`, is in namespaces of its own; if not,
+/// it says why `test` is skipped. Some systems and containers have none for this user.
+pub fn strict_or_skip(server: &Supervisor, model: &str, test: &str) -> bool {
+    holds_or_skip(server, model, &["namespaces (", "proc"], test)
+}
+
+/// Whether all of these measures hold for the newest worker of `model`. Which of them are missing, and
+/// why, is what the worker says, and why `test` is skipped.
+pub fn holds_or_skip(server: &Supervisor, model: &str, measures: &[&str], test: &str) -> bool {
+    let said = server.logs().wait_for_number(1, model, "worker confined").pop();
+    let holds = said.and_then(|event| Some(event["holds"].as_str()?.to_owned()));
+    let holds = holds.unwrap_or_default();
+    let held = |measure: &&str| holds.split(", ").any(|held| held.starts_with(measure));
+    if measures.iter().all(held) {
+        return true;
+    }
+    let missing = server.logs().about(model, "confinement: a measure is missing");
+    let why = missing.iter().map(|event| format!("{}: {}", event["measure"], event["why"]));
+    skipped(test, &format!("not all of it can be had: {}", why.collect::<Vec<_>>().join("; ")));
+    false
 }
 
 /// Where the test models are if libtorch's worker is there too, or `None` after saying that `test` is

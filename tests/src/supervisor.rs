@@ -13,8 +13,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::aside::Aside;
 use crate::cgroups;
-use crate::client::{Aside, Client, Infer, Listed, Response};
+use crate::client::{Client, Infer, Listed, Response};
 use crate::load::Load;
 use crate::logs::Logs;
 use crate::models::{Echo, Repository};
@@ -284,6 +285,11 @@ impl Supervisor {
     /// Sends the request from a thread of its own.
     pub fn infer_aside(&self, infer: Infer) -> Aside {
         Aside::send(self.client(), infer)
+    }
+
+    /// Asks for a load from a thread of its own.
+    pub fn load_aside(&self, model: &str) -> Aside {
+        Aside::load(self.client(), model)
     }
 
     /// Has the only worker of `model` hang in a request, and waits until it does. The next worker
