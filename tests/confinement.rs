@@ -69,9 +69,9 @@ impl Outside {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
-        if geteuid().is_root() {
-            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        for given in [folder.path(), &path] {
+            // Root alone may, and not in every namespace; then it reaches them itself.
+            let _kept = std::os::unix::fs::chown(given, Some(NOBODY), Some(NOBODY));
         }
         let (tcp, udp) = (TcpListener::bind("127.0.0.1:0"), UdpSocket::bind("127.0.0.1:0"));
         Self { server, tcp: tcp.unwrap(), udp: udp.unwrap(), folder, _unix: listener }
@@ -312,7 +312,8 @@ fn what_holds_is_logged_for_each_worker() {
         let event = server.logs().wait_for_number(1, "m", "worker confined").remove(0);
         let holds = event["holds"].as_str().unwrap_or_default();
         let missing = server.logs().about("m", "confinement: a measure is missing");
-        let all = MEASURES.iter().chain(if level == "strict" { NAMESPACES } else { &[] });
+        // Without namespaces nothing is said of what is in them.
+        let all = MEASURES.iter().chain(if level == "strict" { &NAMESPACES[..1] } else { &[] });
         for measure in all {
             let name = measure.split(" (").next().unwrap_or(measure);
             let told = missing.iter().any(|event| event["measure"] == name);
