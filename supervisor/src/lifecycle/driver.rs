@@ -46,6 +46,8 @@ pub(super) struct Driver {
     view: watch::Sender<InstanceView>,
     worker: Option<Worker>,
     vigil: Vigil,
+    /// How often the memory of the worker had been looked at when it was ready, until that is told.
+    untold_memory: Option<u32>,
     /// The worker that is being started; then there is no other.
     launch: Option<Launch>,
     timer: Option<(Token, Instant)>,
@@ -117,6 +119,7 @@ impl Driver {
             view,
             worker: None,
             vigil: Vigil::new(JUDGE_EVERY),
+            untold_memory: None,
             launch: None,
             timer: None,
             pending: VecDeque::new(),
@@ -316,6 +319,7 @@ impl Driver {
                 }
                 self.worker = Some(worker);
                 self.vigil = Vigil::new(JUDGE_EVERY);
+                self.untold_memory = None;
             }
             Err(exit) => {
                 let jitter = Jitter::new(rand::random());
@@ -433,6 +437,7 @@ impl Driver {
         events_log::ready(&self.spec.id, generation, &loaded);
         if let Some(worker) = &mut self.worker {
             worker.has_loaded();
+            self.untold_memory = Some(worker.usage.borrow().private_looks);
             if let Some(tenancy) = &mut worker.tenancy {
                 tenancy.has_loaded(&loaded, MonotonicNanos::now());
             }

@@ -22,6 +22,8 @@ pub(super) struct Usage {
     held: u64,
     /// What would come free if it ended.
     pub(super) private: Option<u64>,
+    /// How often that was looked at.
+    pub(super) private_looks: u32,
     /// Threads of all its processes; `None` where the kernel limits them.
     pub(super) threads: Option<u32>,
     /// What is in its scratch folder; `None` where there is no limit.
@@ -122,8 +124,12 @@ impl Subject {
                 private_at = now + LOOK_EVERY;
             }
             sender.send_if_modified(|usage| {
-                let private = if private { seen.private } else { usage.private };
-                let seen = Usage { private, held: usage.held, scratch: usage.scratch, ..seen };
+                let Usage { held, scratch, private_looks: looks, .. } = *usage;
+                let (private, private_looks) = match private {
+                    true => (seen.private, looks.wrapping_add(1)),
+                    false => (usage.private, looks),
+                };
+                let seen = Usage { private, private_looks, held, scratch, ..seen };
                 std::mem::replace(usage, seen) != seen
             });
         }

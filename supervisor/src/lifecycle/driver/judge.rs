@@ -9,7 +9,7 @@ use super::Driver;
 use crate::health::{Observation, Verdict};
 use crate::lifecycle::usage::Usage;
 use crate::lifecycle::worker::Worker;
-use crate::lifecycle::{Event, State};
+use crate::lifecycle::{Event, State, events_log};
 use crate::schedule::Rest;
 
 /// How often a worker's progress is judged.
@@ -34,8 +34,19 @@ impl Driver {
         self.rest_if_idle().await;
     }
 
+    /// The first look at what a worker has since it was ready goes to the log.
+    fn tell_memory(&mut self) {
+        let (Some(worker), Some(before)) = (&self.worker, self.untold_memory) else { return };
+        let Usage { private, private_looks, .. } = *worker.usage.borrow();
+        if let Some(private) = private.filter(|_| private_looks != before) {
+            events_log::memory(&self.spec.id, worker.generation(), private);
+            self.untold_memory = None;
+        }
+    }
+
     /// Between two judgements: what a worker takes of the machine is gone sooner than anything else.
     pub(super) async fn judge_usage(&mut self) {
+        self.tell_memory();
         let Some(worker) = &self.worker else { return };
         let usage = *worker.usage.borrow();
         let Usage { threads, scratch, .. } = usage;
