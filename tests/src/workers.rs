@@ -114,13 +114,15 @@ impl WorkerProcess {
     /// Signals the process by way of one of its threads: the kernel gives the signal to that one if it
     /// takes it.
     pub fn signal_thread(&self, name: &str, signal: Signal) {
-        let entries = fs::read_dir(self.proc("task")).into_iter().flatten().flatten();
         let named = |path: &PathBuf| {
             fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
         };
-        let thread = entries.map(|entry| entry.path()).find(named);
-        let id = thread.and_then(|path| path.file_name()?.to_str()?.parse().ok());
-        let id = id.unwrap_or_else(|| panic!("no thread {name:?} in {self:?}"));
+        // A thread gives itself its name, a moment after it was started.
+        let id = wait::until(&format!("a thread {name:?} in {self:?}"), || {
+            let entries = fs::read_dir(self.proc("task")).into_iter().flatten().flatten();
+            let thread = entries.map(|entry| entry.path()).find(named)?;
+            thread.file_name()?.to_str()?.parse().ok()
+        });
         let _gone = kill(Pid::from_raw(id), signal);
     }
 
