@@ -336,7 +336,7 @@ impl Driver {
                 self.spec.id.model
             );
             let why = RequestError::new(What::WorkerDied, message);
-            worker.blamed.extend(worker.lane.close(ending(cause), &why));
+            worker.blamed.extend(worker.lane.close(ending(cause, worker.ended), &why));
         }
     }
 
@@ -361,6 +361,9 @@ impl Driver {
                 while let Some(event) = self.worker.as_deref_mut().and_then(Worker::next_lane_event)
                 {
                     self.lane_event(event).await;
+                }
+                if let Some(worker) = &mut self.worker {
+                    worker.ended = Some(exit.class);
                 }
                 let jitter = Jitter::new(rand::random());
                 self.handle(Event::Exited { generation, exit, jitter }).await;
@@ -525,8 +528,10 @@ async fn asked(inbox: &mut Option<mpsc::Receiver<Asked>>) -> Option<Asked> {
 }
 
 /// Whether what is in flight may be why a worker ends.
-fn ending(cause: &StopCause) -> Ending {
+fn ending(cause: &StopCause, ended: Option<ExitClass>) -> Ending {
     match cause {
+        // It had answered the request for which there was no memory, and began no other.
+        StopCause::Unasked if ended == Some(ExitClass::DeviceOutOfMemory) => Ending::Intended,
         StopCause::Unasked
         | StopCause::Unhealthy(
             Reason::Violation(_)

@@ -54,6 +54,8 @@ pub(super) struct Worker {
     pub(super) confined: bool,
     /// It has loaded its model and hears commands.
     pub(super) listens: bool,
+    /// How it ended, once that was seen.
+    pub(super) ended: Option<ExitClass>,
     /// Requests that may be why it ended.
     pub(super) blamed: Vec<Fingerprint>,
     pub(super) lane_events: mpsc::Receiver<LaneEvent>,
@@ -91,15 +93,14 @@ impl Worker {
         let (ours, theirs) =
             socket::pair().map_err(|e| launch::not_started("control socket", &e))?;
         let (log, log_writer) = std::io::pipe().map_err(|e| launch::not_started("log pipe", &e))?;
-        let seat = queue.seat();
-        let seat_id = seat.id();
+        let seat = Arc::new(queue.seat());
         let (lane_sender, lane_events) = mpsc::channel(LANE_EVENTS);
         let lane = Lane::new(LaneParts {
             geometry: spec.geometry,
             worker: Incarnation { instance: id.instance.index, generation: id.generation },
             socket: ours,
             bells: Arc::clone(&kit.bells),
-            free: Arc::new(seat),
+            free: seat.clone(),
             watchlist: Arc::clone(queue.watchlist()),
             events: lane_sender,
         });
@@ -132,11 +133,12 @@ impl Worker {
             session: None,
             confined: false,
             listens: false,
+            ended: None,
             blamed: Vec::new(),
             lane_events,
             reports,
             reporter,
-            seat: seat_id,
+            seat: seat.id(),
             group,
             enclosure,
             usage,
