@@ -106,7 +106,7 @@ fn an_unload_waits_until_the_driver_lets_go() {
     assert!(!unload.is_finished());
     say(&fake, idle());
     assert_eq!(unload.join().expect("no panic"), 200);
-    assert!(server.logs().events().iter().any(|e| e["message"] == "device memory returned"));
+    server.logs().wait_for("a word on it", |event| event["message"] == "device memory returned");
 }
 
 #[test]
