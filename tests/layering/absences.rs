@@ -180,6 +180,8 @@ const PURE: &[&str] = &[
     "supervisor/src/schema.rs",
     "worker/src/confine/plan.rs",
     "worker/src/confine/rules.rs",
+    "worker/src/engine/device.rs",
+    "worker/src/pump/exhaustion.rs",
     "worker/src/pump/place.rs",
 ];
 

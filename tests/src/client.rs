@@ -24,6 +24,12 @@ impl Aside {
         Self(std::thread::spawn(move || client.try_infer(&infer)))
     }
 
+    /// Any request with a JSON body, or none.
+    pub fn post(mut client: Client, path: &str, body: &str) -> Self {
+        let (path, body) = (path.to_owned(), body.to_owned());
+        Self(std::thread::spawn(move || client.request("POST", &path, &[], body.as_bytes())))
+    }
+
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
     }

@@ -294,6 +294,15 @@ impl Supervisor {
         Aside::send(self.client(), infer)
     }
 
+    /// Unloads the model from a thread of its own.
+    pub fn unload_aside(&self, model: &str) -> Aside {
+        Aside::post(self.client(), &format!("/v2/repository/models/{model}/unload"), "")
+    }
+
+    pub fn load_aside(&self, model: &str) -> Aside {
+        Aside::post(self.client(), &format!("/v2/repository/models/{model}/load"), "")
+    }
+
     /// Has the only worker of `model` hang in a request, and waits until it does. The next worker
     /// does not get the request.
     pub fn hang(&self, model: &str) -> Aside {

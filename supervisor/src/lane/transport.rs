@@ -483,7 +483,7 @@ impl Lane {
                 fact @ (Fact::Confined(_)
                 | Fact::Loaded(_)
                 | Fact::LoadFailed { .. }
-                | Fact::Trimmed),
+                | Fact::Trimmed { .. }),
                 None,
             ) => Ok(Some(fact)),
         }

@@ -380,7 +380,7 @@ impl Driver {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
                 Event::LoadFailed { generation, fault, message: clean(&message, MAX_ERROR_BYTES) }
             }
-            LaneEvent::Fact(Fact::Trimmed) => match self.trimmed() {
+            LaneEvent::Fact(Fact::Trimmed { .. }) => match self.trimmed() {
                 Ok(()) => return,
                 Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
             },
@@ -403,7 +403,8 @@ impl Driver {
         if !confined && self.spec.confinement.level != Level::None {
             return Err("the model was loaded before anything was said of a confinement".into());
         }
-        facts::check(&self.spec.load, loaded)
+        let place = self.reservation.place();
+        facts::check(&seating::load_spec(&self.spec.load, place, &self.spec.gpu), loaded)
     }
 
     /// Once in a generation, before the model was read: later it is the model that speaks.
