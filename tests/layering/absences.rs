@@ -157,6 +157,7 @@ const PURE: &[&str] = &[
     "supervisor/src/health/device.rs",
     "supervisor/src/health/suspects.rs",
     "supervisor/src/health/verdict.rs",
+    "supervisor/src/health/vigil.rs",
     "supervisor/src/lane/order.rs",
     "supervisor/src/lane/table.rs",
     "supervisor/src/lifecycle/classify.rs",
