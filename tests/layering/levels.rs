@@ -43,6 +43,8 @@ const PACKAGES: &[Package] = &[
             ("system", 2),
             // Gives out what devices have.
             ("quota", 3),
+            // Writes down what devices say.
+            ("inventory", 3),
             ("schedule", 3),
             // Checks a request against a model, in the words of `request`.
             ("schema", 3),
@@ -66,6 +68,7 @@ const PACKAGES: &[Package] = &[
             // Enters namespaces before it takes the control socket over.
             ("inherit", 3),
             ("pump", 3),
+            ("load", 4),
             ("session", 4),
             ("zygote", 4),
             ("boot", 5),
@@ -76,14 +79,17 @@ const PACKAGES: &[Package] = &[
         folder: "worker/torch/src/",
         library: "engine_torch",
         rooms: &[
+            ("cap", 1),
             ("ffi", 1),
             ("message", 1),
             ("schema", 1),
             ("cuda", 2),
+            ("streams", 2),
             ("model", 2),
             ("names", 2),
             ("tensors", 2),
             ("options", 3),
+            ("road", 3),
             ("engine", 4),
             ("warm", 2),
             ("load", 5),

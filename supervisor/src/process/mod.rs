@@ -7,12 +7,13 @@
 //! - [`session`]: the handshake, and commands afterwards.
 //! - [`output`]: its log lines, bounded.
 //! - [`turns`]: who gets the processor soon.
-//! - [`strays`]: orphans of workers, where no control group ends them.
+//! - [`strays`]: orphans that come to the supervisor; [`kin`]: whose they are.
 //!
 //! Nothing here decides when a worker should live; `lifecycle` does.
 
 pub mod child;
 pub mod command;
+pub mod kin;
 pub mod output;
 mod readable;
 pub mod session;
@@ -23,7 +24,8 @@ mod zygote;
 
 pub use child::{Child, Exit};
 pub use command::{Start, WorkerCommand};
+pub use kin::{Household, Roster, Starts};
 pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};
 pub use spawner::{SpawnError, Spawner};
-pub use strays::{Family, Swept};
+pub use strays::{Family, Guest, Swept};

@@ -94,6 +94,8 @@ pub struct Accounts {
 struct Book {
     reading: Reading,
     ledger: Ledger<GrantId>,
+    /// Bytes that processes of others had when that could be told last.
+    foreign: u64,
 }
 
 /// Who holds devices.
@@ -296,16 +298,20 @@ impl Accounts {
 
     fn enter(&mut self, reading: &Reading, sighting: &Sighting<GrantId>) {
         let id = reading.device.id.clone();
-        let book = self
-            .books
-            .entry(id.clone())
-            .or_insert_with(|| Book { reading: reading.clone(), ledger: Ledger::new(0) });
+        let book = self.books.entry(id.clone()).or_insert_with(|| Book {
+            reading: reading.clone(),
+            ledger: Ledger::new(0),
+            foreign: 0,
+        });
         // A moment without a figure changes nothing: what there is to give is still there.
         if let Some(memory) = reading.memory {
-            let ours = sighting.ours();
-            let foreign = ours.map_or(0, |ours| memory.used.saturating_sub(ours));
+            book.foreign = match sighting.ours() {
+                Some(ours) => memory.used.saturating_sub(ours),
+                // At least what nobody here was granted, and not less than there was.
+                None => memory.used.saturating_sub(book.ledger.used()).max(book.foreign),
+            };
             let given = memory.total.saturating_sub(self.headroom);
-            book.ledger.set_capacity(given.saturating_sub(foreign));
+            book.ledger.set_capacity(given.saturating_sub(book.foreign));
         }
         book.reading = reading.clone();
         for (grant, (_, numbers)) in &sighting.workers {

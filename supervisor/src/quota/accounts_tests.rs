@@ -78,6 +78,23 @@ fn what_others_use_is_not_granted() {
 }
 
 #[test]
+fn what_others_use_is_not_granted_either_where_nobody_says_who_uses_what() {
+    let mut accounts = accounts();
+    let blind = |used| {
+        let processes = Processes::Blind("no right".into());
+        vec![Reading { processes, ..reading(0, used, &[]) }]
+    };
+    let _found = accounts.look(&snapshot(1, blind(4 * GIB)), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((0, 5 * GIB)));
+    let _grant = one(&mut accounts, 3 * GIB).unwrap();
+    // The worker may have taken what it was granted, or somebody else has: it stays at what was seen.
+    let _found = accounts.look(&snapshot(2, blind(6 * GIB)), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((3 * GIB, 5 * GIB)));
+    let _found = accounts.look(&snapshot(3, blind(9 * GIB)), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((3 * GIB, 3 * GIB)));
+}
+
+#[test]
 fn the_gate_gives_back_what_a_worker_held() {
     let mut accounts = accounts();
     let _found = accounts.look(&snapshot(1, vec![reading(0, 0, &[])]), nobody);
