@@ -74,6 +74,7 @@ impl Default for Repository {
             paths: Vec::new(),
             startup: Startup::All,
             required: Required::Startup,
+            required_timeout: Some(Duration::from_secs(300)),
             symlinks: Symlinks::Inside,
         }
     }
@@ -81,7 +82,7 @@ impl Default for Repository {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { drain_timeout: Duration::from_secs(25) }
+        Self { grace: Duration::from_secs(1), drain_timeout: Duration::from_secs(25) }
     }
 }
 

@@ -84,7 +84,7 @@ section!(RawLimits {
 
 section!(RawDevices { nvml, poll_interval, answer_timeout, headroom, release_timeout, measured });
 
-section!(RawRepository { paths, startup, required, follow_symlinks });
+section!(RawRepository { paths, startup, required, required_timeout, follow_symlinks });
 
 section!(RawWorker {
     instances,
@@ -117,7 +117,7 @@ section!(RawWorker {
     log_tail_lines,
 });
 
-section!(RawShutdown { drain_timeout });
+section!(RawShutdown { grace, drain_timeout });
 
 section!(RawBackoff { initial, factor, max, jitter });
 
