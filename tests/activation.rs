@@ -141,6 +141,20 @@ fn a_socket_that_is_handed_over_is_served_and_outlives_the_server() {
     waiting.receive().expect("it is answered").assert_status(200);
 }
 
+/// Who has waited for a server is served by it, not sent away by one that is just coming up.
+#[test]
+fn a_socket_that_is_handed_over_is_served_when_the_models_are_there() {
+    let answer = |wait: &str| {
+        let (listener, _) = listener();
+        let slow = Echo::default().parameter("load_delay_ms", "1000");
+        let builder = Supervisor::new().echo("slow", &slow).set("http.activation_wait", wait);
+        builder.activated("http", listener).start_unready().infer(&Infer::echo("slow")).status
+    };
+    assert_eq!(answer("10s"), 200);
+    // Not known yet, or not ready.
+    assert!([404, 503].contains(&answer("0s")));
+}
+
 #[test]
 fn workers_get_nothing_of_a_manager() {
     let (listener, _) = listener();

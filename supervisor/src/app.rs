@@ -17,13 +17,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use shared::fault;
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, timeout};
 use tracing::{error, info, warn};
 
 use self::drain::Drain;
+use self::listen::Listening;
 use self::manager::ServiceManager;
 use crate::config::Config;
 use crate::device::{Devices, kin};
@@ -72,8 +72,7 @@ const KEEP_THREADS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct App {
     config: Config,
-    listener: TcpListener,
-    address: SocketAddr,
+    http: Listening,
     signals: Signals,
     kit: Kit,
     routes: Routes,
@@ -107,7 +106,7 @@ impl App {
         let activation = Activation::take().map_err(StartError::Activation)?;
         raise_descriptor_limit();
         let signals = Signals::take().map_err(StartError::Signals)?;
-        let (listener, address) = listen::http(config.http.listen, activation)?;
+        let http = Listening::http(&config.http, activation)?;
         // Answers while the rest is made.
         let devices = Devices::start(&config.devices);
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
@@ -126,16 +125,16 @@ impl App {
             archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
-        let file = RuntimeFile::write(&config.runtime_file, address)
+        let file = RuntimeFile::write(&config.runtime_file, http.address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
         let (routes, wishes) = Routes::new();
-        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
+        Ok(Self { config, http, signals, kit, routes, wishes, _runtime_file: file })
     }
 
     /// Serves until it is asked to end, then drains: see [`Drain`].
     pub async fn run(self) -> Exit {
-        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
-            self;
+        let Self { config, http, mut signals, kit, routes, wishes, _runtime_file } = self;
+        let address = http.address;
         let (shutdown, patience) = (config.shutdown.clone(), config.repository.required_timeout);
         let enclosures = kit.enclosures.clone();
         let turnover = Arc::new(Turnover::default());
@@ -146,7 +145,7 @@ impl App {
         };
         let (main_pulse, mut turning) = pulse("the main loop");
         let (catalog_pulse, catalog_turning) = pulse("the catalog of models");
-        let (http_pulse, http_turning) = pulse("the HTTP front end");
+        let (http_pulse, mut http_turning) = pulse("the HTTP front end");
         let (end, ending) = mpsc::channel(2);
         let mut catalog = Catalog::new(config, kit, routes.clone());
         let mut catalog = tokio::spawn(async move {
@@ -155,7 +154,11 @@ impl App {
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let mut http = tokio::spawn(http::serve(listener, deps, http_turning, stopped));
+        let hold = http.hold(routes.clone());
+        let mut http = tokio::spawn(async move {
+            http_turning.meanwhile(hold).await;
+            http::serve(http.listener, deps, http_turning, stopped).await;
+        });
         let manager = ServiceManager::new(patience, routes.clone(), Arc::clone(&turnover));
         let notifier = manager.notifier();
         let manager = tokio::spawn(manager.keep_told(vec![main_pulse, catalog_pulse, http_pulse]));

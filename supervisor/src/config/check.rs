@@ -23,7 +23,7 @@ use super::value::Size;
 /// Every timeout: long enough to mean something, short enough to be a timeout.
 pub(super) const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
-/// None where nobody looks at readiness.
+/// What somebody else may be kept waiting for, or not at all.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const CONNECTIONS: RangeInclusive<u32> = 1..=65_535;
 const BODY: RangeInclusive<Size> = Size(1 << 10)..=Size(MAX_TENSOR_BYTES);
@@ -120,6 +120,12 @@ fn http(reader: &mut Reader, raw: &RawHttp) -> Http {
             raw.max_connections.as_ref(),
             &CONNECTIONS,
             default.max_connections,
+        ),
+        activation_wait: reader.quantity(
+            "http.activation_wait",
+            raw.activation_wait.as_ref(),
+            &GRACE,
+            default.activation_wait,
         ),
         repository_control: control.unwrap_or(default.repository_control),
     }

@@ -25,6 +25,7 @@ impl Default for Http {
             body_timeout: Duration::from_secs(120),
             stall_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            activation_wait: Duration::from_secs(10),
             repository_control: RepositoryControl::Loopback,
         }
     }

@@ -77,6 +77,8 @@ impl Config {
         ] {
             list.add(key, quote(&show_duration(value)), Effect::Live);
         }
+        let wait = quote(&show_duration(http.activation_wait));
+        list.add("http.activation_wait", wait, Effect::Server);
         list.add("http.repository_control", control, Effect::Live);
     }
 

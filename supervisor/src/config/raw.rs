@@ -65,6 +65,7 @@ section!(RawHttp {
     body_timeout,
     stall_timeout,
     idle_timeout,
+    activation_wait,
     repository_control,
 });
 

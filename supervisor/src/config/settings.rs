@@ -68,6 +68,9 @@ pub struct Http {
     pub stall_timeout: Duration,
     /// How long a connection may rest between two requests.
     pub idle_timeout: Duration,
+    /// How long connections to a socket that a service manager has opened wait for required models at
+    /// the start.
+    pub activation_wait: Duration,
     pub repository_control: RepositoryControl,
 }
 
