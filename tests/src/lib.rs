@@ -8,6 +8,7 @@
 //! - [`holdings`]: what it holds for them: nothing more after a fault than before.
 //! - [`logs`]: what it says.
 //! - [`cgroups`]: what holds its workers.
+//! - [`machine`]: a systemd of the test's own, to install it on.
 //! - [`skip`]: tests that need something that is not there.
 //! - [`wait`]: the only place where time passes: conditions with a watchdog.
 //!
@@ -22,6 +23,7 @@ pub mod client;
 pub mod holdings;
 pub mod load;
 pub mod logs;
+pub mod machine;
 pub mod models;
 pub mod skip;
 pub mod supervisor;
@@ -31,6 +33,7 @@ pub mod workers;
 pub use client::{Aside, Client, Infer, Response};
 pub use holdings::Holdings;
 pub use load::Load;
+pub use machine::Machine;
 pub use models::{Echo, Repository};
 pub use skip::{
     another_user_or_skip, another_user_with_torch_or_skip, folder_or_skip, say, skipped,
