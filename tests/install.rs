@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use supervisor::config::Config;
 use tests::machine::{SERVICE, checkout};
 use tests::supervisor::binaries;
 use tests::{Client, Machine, skipped};
@@ -56,6 +58,19 @@ fn what_is_installed_works_and_is_removed_to_the_last_folder() {
     with_programs(root);
     install(root, &["--uninstall"]);
     assert_eq!(fs::read_dir(root).expect("the folder is ours").count(), 0);
+}
+
+/// systemd must not end what is still within its own limits.
+#[test]
+fn the_units_limits_are_longer_than_the_servers() {
+    let unit = include_str!("../scripts/systemd/bulkhead.service");
+    let config = Config::load(Some(&checkout().join("config.toml")), &[]).expect("it is good");
+    assert!(unit.contains("\nTimeoutStopSec=45s\n") && unit.contains("\nTimeoutStartSec=6min\n"));
+    // And for workers, their processes and folders.
+    let ends = Duration::from_secs(10);
+    let stop = config.shutdown.grace + config.shutdown.drain_timeout + ends;
+    assert!(stop < Duration::from_secs(45));
+    assert!(config.repository.required_timeout < Some(Duration::from_secs(6 * 60)));
 }
 
 #[test]
