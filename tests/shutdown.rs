@@ -23,6 +23,45 @@ fn sigterm_lets_requests_finish() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!server.runtime_file().exists());
     assert!(server.workers().is_empty());
+    assert_eq!(became_of_requests(&server), [1, 0, 0]);
+}
+
+/// Of those that there were from the first signal on, as the last line says it: finished, refused,
+/// broken off.
+fn became_of_requests(server: &Supervisor) -> [u64; 3] {
+    let last = server.logs().wait_for("the last line", |event| event["message"] == "ended");
+    ["finished", "refused", "broken_off"].map(|key| last[key].as_u64().expect("it is counted"))
+}
+
+#[test]
+fn readiness_ends_first_and_the_rest_goes_on_for_the_grace_time() {
+    let mut server = Supervisor::with_echo("m").set("shutdown.grace", "1h").start();
+    server.signal(Signal::SIGTERM);
+    wait::until_true("the end of readiness", || {
+        server.client().get("/v2/health/ready").status == 503
+    });
+    server.client().get("/v2/health/live").assert_status(200);
+    let answer = server.infer(&Infer::echo("m"));
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_for_exit().code(), Some(4));
+    assert_eq!(became_of_requests(&server), [1, 0, 0]);
+}
+
+#[test]
+fn clients_that_look_at_readiness_lose_nothing() {
+    let mut server = Supervisor::with_echo("m").start();
+    let load = server.load_on("m");
+    load.wait_for_more(50);
+    server.signal(Signal::SIGTERM);
+    wait::until_true("the end of readiness", || {
+        server.client().get("/v2/health/ready").status == 503
+    });
+    load.wait_for_more(10);
+    load.assert_no_errors();
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    let [finished, refused, broken_off] = became_of_requests(&server);
+    assert!(finished >= 10 && (refused, broken_off) == (0, 0), "{finished} {refused} {broken_off}");
 }
 
 #[test]
@@ -70,6 +109,7 @@ fn a_drain_does_not_wait_for_ever() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
     // Its connection was closed, or it was told; it must not wait for its own deadline.
     let _answer_or_end = hanging.outcome();
+    assert_eq!(became_of_requests(&server), [0, 0, 1]);
     assert!(server.workers().is_empty());
 }
 

@@ -6,6 +6,8 @@
 
 pub mod clock;
 pub mod elements;
+#[cfg(not(loom))]
+pub mod fault;
 pub mod id;
 pub mod limits;
 pub mod sync;

@@ -2,38 +2,55 @@
 //!
 //! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
 //! the configuration was checked.
+//!
+//! - `listen`: the socket that is served, whoever opened it.
+//! - `manager`: what a service manager is told while the server runs.
+//! - `drain`: the way out.
+
+mod drain;
+mod listen;
+mod manager;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpSocket};
+use shared::fault;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tokio::time::{Duration, timeout};
 use tracing::{error, info, warn};
 
+use self::drain::Drain;
+use self::listen::Listening;
+use self::manager::ServiceManager;
 use crate::config::Config;
 use crate::device::{Devices, kin};
 use crate::enclosure::{EnclosureError, Enclosures};
 use crate::exit::Exit;
-use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
+use crate::frontend::http::{
+    self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl, Tally, Turnover,
+};
 use crate::lane::Bells;
 use crate::lifecycle::archive::Archive;
-use crate::lifecycle::catalog::{Catalog, Ending};
+use crate::lifecycle::catalog::Catalog;
 use crate::lifecycle::instance::Kit;
 use crate::process::turns::{self, Turns};
 use crate::process::{Family, Spawner};
 use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::status::Board;
-use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
+use crate::system::{
+    Activation, ActivationError, Asked, RuntimeFile, Signals, pulse, raise_descriptor_limit,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    #[error("cannot take over the sockets of the service manager")]
+    Activation(#[source] ActivationError),
     #[error("cannot take over signals")]
     Signals(#[source] io::Error),
     #[error("cannot start the thread that starts workers")]
@@ -55,8 +72,7 @@ const KEEP_THREADS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct App {
     config: Config,
-    listener: TcpListener,
-    address: SocketAddr,
+    http: Listening,
     signals: Signals,
     kit: Kit,
     routes: Routes,
@@ -86,12 +102,11 @@ pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
 
 impl App {
     pub async fn build(config: Config, bells: Arc<Bells>) -> Result<Self, StartError> {
+        // Before anything else is opened.
+        let activation = Activation::take().map_err(StartError::Activation)?;
         raise_descriptor_limit();
         let signals = Signals::take().map_err(StartError::Signals)?;
-        let listen = config.http.listen;
-        let bound = |e| StartError::Bind(listen, e);
-        let listener = listen_on(listen).map_err(bound)?;
-        let address = listener.local_addr().map_err(bound)?;
+        let http = Listening::http(&config.http, activation)?;
         // Answers while the rest is made.
         let devices = Devices::start(&config.devices);
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
@@ -110,70 +125,72 @@ impl App {
             archive: Archive::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
-        let file = RuntimeFile::write(&config.runtime_file, address)
+        let file = RuntimeFile::write(&config.runtime_file, http.address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
         let (routes, wishes) = Routes::new();
-        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
+        Ok(Self { config, http, signals, kit, routes, wishes, _runtime_file: file })
     }
 
-    /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
-    /// then the workers when the last request was answered.
+    /// Serves until it is asked to end, then drains: see [`Drain`].
     pub async fn run(self) -> Exit {
-        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
-            self;
-        let drain_timeout = config.shutdown.drain_timeout;
+        let Self { config, http, mut signals, kit, routes, wishes, _runtime_file } = self;
+        let address = http.address;
+        let (shutdown, patience) = (config.shutdown.clone(), config.repository.required_timeout);
         let enclosures = kit.enclosures.clone();
-        let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
+        let turnover = Arc::new(Turnover::default());
+        let deps = HttpDeps {
+            settings: http_settings(&config, address),
+            routes: routes.clone(),
+            turnover: Arc::clone(&turnover),
+        };
+        let (main_pulse, mut turning) = pulse("the main loop");
+        let (catalog_pulse, catalog_turning) = pulse("the catalog of models");
+        let (http_pulse, mut http_turning) = pulse("the HTTP front end");
         let (end, ending) = mpsc::channel(2);
         let mut catalog = Catalog::new(config, kit, routes.clone());
         let mut catalog = tokio::spawn(async move {
             catalog.open().await;
-            catalog.run(wishes, ending).await;
+            catalog.run(wishes, ending, catalog_turning).await;
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let mut http = tokio::spawn(http::serve(listener, deps, stopped));
+        let hold = http.hold(routes.clone());
+        let mut http = tokio::spawn(async move {
+            http_turning.meanwhile(hold).await;
+            http::serve(http.listener, deps, http_turning, stopped).await;
+        });
+        let manager = ServiceManager::new(patience, routes.clone(), Arc::clone(&turnover));
+        let notifier = manager.notifier();
+        let manager = tokio::spawn(manager.keep_told(vec![main_pulse, catalog_pulse, http_pulse]));
         info!(http = %address, pid = std::process::id(), "listening");
 
-        tokio::select! {
-            signal = signals.next() => {
-                info!(signal, "draining: no new connections, requests in progress may finish");
-            }
-            // Neither ends by itself: a server that is up and deaf is worse than one that is gone.
-            _bug = &mut http => return failed("the HTTP front end has ended"),
-            _bug = &mut catalog => return failed("the catalog of models has ended"),
-        }
-        routes.drain();
-        drop(stop);
-        let drain = async {
-            let until = Instant::now() + drain_timeout;
-            if timeout_at(until, &mut http).await.is_err() {
-                warn!(?drain_timeout, "shutdown.drain_timeout has passed; connections are closed");
-                http.abort();
-            }
-            let (drained, unloaded) = oneshot::channel();
-            // The catalog lives until it is told to end. Nobody waits for an answer any more, so
-            // its workers have little to finish.
-            let _ended = end.send(Ending::Drain(drained)).await;
-            if timeout_at(until.max(Instant::now() + LAST_UNLOADS), unloaded).await.is_err() {
-                warn!("some workers did not end in time and are killed");
-                let _ended = end.send(Ending::Kill).await;
+        let signal = loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::End(signal) => break signal,
+                    Asked::Reload => turning.meanwhile(notifier.while_reloading(reload())).await,
+                },
+                () = turning.answer() => fault::hang("main_loop"),
+                // Neither ends by itself: a server that is up and deaf is worse than one that is gone.
+                _bug = &mut http => return failed("the HTTP front end has ended"),
+                _bug = &mut catalog => return failed("the catalog of models has ended"),
             }
         };
-        let exit = tokio::select! {
-            () = drain => Exit::Ok,
-            signal = signals.next() => {
-                warn!(signal, "second signal: workers are killed");
-                let _ended = end.send(Ending::Kill).await;
-                Exit::Forced
-            }
-        };
+        let drain = Drain { routes, turnover, shutdown, stop, http, end };
+        let (exit, tally) = drain.run(signal, &mut signals).await;
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
-        info!(?exit, "ended");
+        manager.abort();
+        let Tally { finished, refused, broken_off, .. } = tally;
+        info!(?exit, finished, refused, broken_off, "ended");
         exit
     }
+}
+
+/// The place of what reads the configuration anew.
+async fn reload() {
+    warn!("SIGHUP: reloading the configuration is not supported yet; nothing has changed");
 }
 
 fn quotas(config: &Config, devices: &Devices) -> Quotas {
@@ -190,26 +207,10 @@ fn quotas(config: &Config, devices: &Devices) -> Quotas {
     Quotas::start(capacity, settings.measured.clone(), sources)
 }
 
-/// How long workers may take to end after the last connection, at least.
-const LAST_UNLOADS: Duration = Duration::from_secs(2);
 /// How long processes that were killed may take to go.
 const LAST_KILLS: Duration = Duration::from_secs(1);
 /// How long their folders and control groups may take; what is left is swept at the next start.
 const LAST_FOLDERS: Duration = Duration::from_secs(1);
-
-/// Connections that may wait until they are accepted; the kernel has a limit of its own. Where they are
-/// fewer, a burst of clients waits a second for its second attempt.
-const BACKLOG: u32 = 4096;
-
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
 
 /// What workers leave behind comes here: to be ended where no control group does that, and to be
 /// reaped everywhere.

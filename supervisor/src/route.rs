@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use shared::id::{ModelName, ModelVersion, RequestId};
 use shared::sync::{AtomicBool, AtomicU64, Ordering};
 use shared::tensor::TensorSpec;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::request::{RequestError, What};
@@ -160,6 +160,12 @@ pub struct ModelEntry {
     pub dismissed: bool,
 }
 
+impl ModelEntry {
+    fn serves(&self) -> bool {
+        self.versions.values().any(|version| version.state == ServingState::Ready)
+    }
+}
+
 /// A wish of a front end.
 #[derive(Debug)]
 pub struct Demand {
@@ -197,6 +203,8 @@ struct Shared {
     draining: AtomicBool,
     started: AtomicBool,
     demand: mpsc::Sender<Demand>,
+    /// Tells whoever waits that something here is different.
+    changes: watch::Sender<()>,
 }
 
 /// Wishes that may wait for the control plane.
@@ -212,6 +220,7 @@ impl Routes {
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
             demand,
+            changes: watch::Sender::new(()),
         };
         (Self { shared: Arc::new(shared) }, wishes)
     }
@@ -276,23 +285,40 @@ impl Routes {
                 .get(&version)
                 .map(ready)
                 .ok_or_else(|| unknown_version(model, version)),
-            None => Ok(entry.versions.values().any(ready)),
+            None => Ok(entry.serves()),
         }
     }
 
     /// Whether every required model serves, the first loads have been tried and the server is not
-    /// draining. A model that was unloaded on purpose is not missed.
+    /// draining.
     pub fn server_ready(&self) -> bool {
         let models = self.shared.models.load();
-        let serves = |name: &ModelName| {
-            let entry = models.get(name);
-            entry.is_some_and(|entry| {
-                entry.dismissed || entry.versions.values().any(|v| v.state == ServingState::Ready)
-            })
-        };
+        let required = self.shared.required.load();
+        self.started() && !self.draining() && !required.iter().any(|name| is_missed(&models, name))
+    }
+
+    /// Whether the repository was read, so that it is known what is required.
+    pub fn started(&self) -> bool {
         self.shared.started.load(Ordering::Acquire)
-            && !self.draining()
-            && self.shared.required.load().iter().all(serves)
+    }
+
+    /// Required models that do not serve.
+    pub fn missed(&self) -> Vec<ModelName> {
+        let models = self.shared.models.load();
+        let required = self.shared.required.load();
+        required.iter().filter(|name| is_missed(&models, name)).cloned().collect()
+    }
+
+    /// How many models serve, of how many that nobody has unloaded.
+    pub fn serving(&self) -> (usize, usize) {
+        let models = self.shared.models.load();
+        let wanted = models.values().filter(|entry| !entry.dismissed);
+        (wanted.clone().filter(|entry| entry.serves()).count(), wanted.count())
+    }
+
+    /// Hears of changes from now on; several that follow each other may be heard as one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
     }
 
     /// Whether the server is on its way out.
@@ -303,12 +329,14 @@ impl Routes {
     /// Turns the server unready for good.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
+        self.shared.changes.send_replace(());
     }
 
     /// Says which models must be ready, and that their loads have begun.
     pub fn require(&self, models: BTreeSet<ModelName>) {
         self.shared.required.store(Arc::new(models));
         self.shared.started.store(true, Ordering::Release);
+        self.shared.changes.send_replace(());
     }
 
     pub fn index(&self) -> Vec<IndexEntry> {
@@ -363,7 +391,13 @@ impl Routes {
             change(models.entry(model.clone()).or_default());
             models
         });
+        self.shared.changes.send_replace(());
     }
+}
+
+/// A model that was unloaded on purpose is not missed.
+fn is_missed(models: &BTreeMap<ModelName, ModelEntry>, name: &ModelName) -> bool {
+    models.get(name).is_none_or(|entry| !entry.dismissed && !entry.serves())
 }
 
 fn unknown_model(model: &str) -> RequestError {
@@ -435,8 +469,12 @@ mod tests {
         let name = ModelName::new("m").unwrap();
         routes.require(BTreeSet::from([name.clone()]));
         assert!(!routes.server_ready(), "still loading");
+        assert_eq!((routes.missed(), routes.serving()), (vec![name.clone()], (0, 1)));
+        let changes = routes.changes();
         routes.update(&name, |m| m.dismissed = true);
+        assert!(changes.has_changed().unwrap());
         assert!(routes.server_ready(), "nobody misses it");
+        assert_eq!((routes.missed(), routes.serving()), (vec![], (0, 0)));
         routes.drain();
         assert!(!routes.server_ready());
     }

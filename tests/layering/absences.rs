@@ -179,6 +179,7 @@ const PURE: &[&str] = &[
     "supervisor/src/request.rs",
     "supervisor/src/schedule/pool.rs",
     "supervisor/src/schema.rs",
+    "supervisor/src/system/standing.rs",
     "worker/src/confine/plan.rs",
     "worker/src/confine/rules.rs",
     "worker/src/engine/device.rs",

@@ -102,6 +102,7 @@ const PACKAGES: &[Package] = &[
         rooms: &[
             ("clock", 1),
             ("elements", 1),
+            ("fault", 1),
             ("limits", 1),
             ("sync", 1),
             ("text", 1),

@@ -10,6 +10,7 @@
 //! - [`logs`]: what it says.
 //! - [`cgroups`]: what holds its workers.
 //! - [`fake_nvml`]: GPUs for it that are not there.
+//! - [`machine`]: a systemd of the test's own, to install it on.
 //! - [`skip`]: tests that need something that is not there.
 //! - [`wait`]: the only place where time passes: conditions with a watchdog.
 //!
@@ -27,6 +28,7 @@ pub mod fake_nvml;
 pub mod holdings;
 pub mod load;
 pub mod logs;
+pub mod machine;
 pub mod models;
 pub mod peak;
 pub mod skip;

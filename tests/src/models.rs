@@ -114,7 +114,8 @@ impl Echo {
         self
     }
 
-    fn config(&self) -> String {
+    /// Its `config.pbtxt`.
+    pub fn config(&self) -> String {
         let parameters = self.parameters.iter().map(|(key, value)| {
             format!("parameters {{ key: \"{key}\" value {{ string_value: \"{value}\" }} }}\n")
         });

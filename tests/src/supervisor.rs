@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,9 @@ pub fn binaries() -> PathBuf {
     folder
 }
 
+/// Makes its standard input descriptor 3, and becomes what its arguments say.
+const HAND_OVER: &str = r#"exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@""#;
+
 /// `bulkhead` with these arguments, in a folder where no `config.toml` is.
 pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binaries().join("bulkhead"));
@@ -61,6 +65,8 @@ pub struct Builder {
     settings: Vec<String>,
     user: Option<u32>,
     within: Vec<String>,
+    environment: Vec<(String, OsString)>,
+    listener: Option<OwnedFd>,
 }
 
 impl Builder {
@@ -120,6 +126,22 @@ impl Builder {
         self
     }
 
+    /// With a variable of the environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// With a socket that was opened before it, as a service manager hands it over under this name.
+    #[must_use]
+    pub fn activated(self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        // The number of a process is known to a shell that becomes it.
+        let handed = self.within(&["sh", "-c", HAND_OVER, "sh"]);
+        let named = handed.environment("LISTEN_FDNAMES", name);
+        Self { listener: Some(socket.into()), ..named }
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Supervisor {
         let supervisor = self.start_unready();
@@ -131,7 +153,7 @@ impl Builder {
 
     /// Starts it and waits until it listens.
     pub fn start_unready(self) -> Supervisor {
-        let Self { repository, settings, user, within } = self;
+        let Self { repository, settings, user, within, environment, listener } = self;
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let runtime_file = folder.path().join("run/bulkhead.json");
         let own = [
@@ -167,7 +189,8 @@ impl Builder {
         for setting in own.into_iter().chain(settings.into_iter().map(OsString::from)) {
             command.arg("--set").arg(setting);
         }
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs(environment).stdin(listener.map_or_else(Stdio::null, Stdio::from));
+        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the program can be started");
         let logs = Logs::collect(process.stderr.take().expect("a pipe was asked for"));
         let mut supervisor = Supervisor {

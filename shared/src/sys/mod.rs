@@ -2,6 +2,7 @@
 
 pub mod fork;
 pub mod futex;
+pub mod inherit;
 pub mod memfd;
 pub mod nvml_limits;
 pub mod pidfd;

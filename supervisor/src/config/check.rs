@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::check_models;
 use super::flat;
-use super::raw::{Raw, RawDevices, RawHttp, RawLimits, RawLog, RawRepository};
+use super::raw::{Raw, RawDevices, RawHttp, RawLimits, RawLog, RawRepository, RawShutdown};
 use super::reader::Reader;
 use super::settings::{
     Cgroup, Config, Devices, Http, Limits, Log, LogFormat, NvmlLibrary, Repository,
@@ -23,6 +23,8 @@ use super::value::Size;
 /// Every timeout: long enough to mean something, short enough to be a timeout.
 pub(super) const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+/// What somebody else may be kept waiting for, or not at all.
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const CONNECTIONS: RangeInclusive<u32> = 1..=65_535;
 const BODY: RangeInclusive<Size> = Size(1 << 10)..=Size(MAX_TENSOR_BYTES);
 const CHUNKS: RangeInclusive<u32> = 1..=1 << 24;
@@ -48,8 +50,6 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
     for (name, settings) in &models {
         check_models::fit(reader, &flat::section(name), settings, limits.arena_memory);
     }
-    let drain = Shutdown::default().drain_timeout;
-    let drain_raw = raw.shutdown.drain_timeout.as_ref();
     Config {
         runtime_file: reader.path("runtime_file", raw.runtime_file.as_ref(), RUNTIME_FILE),
         scratch: reader.path("scratch", raw.scratch.as_ref(), SCRATCH),
@@ -58,9 +58,7 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
         limits,
         devices: devices(reader, &raw.devices),
         repository: repository(reader, &raw.repository),
-        shutdown: Shutdown {
-            drain_timeout: reader.quantity("shutdown.drain_timeout", drain_raw, &TIMEOUT, drain),
-        },
+        shutdown: shutdown(reader, &raw.shutdown),
         defaults,
         models,
     }
@@ -122,6 +120,12 @@ fn http(reader: &mut Reader, raw: &RawHttp) -> Http {
             raw.max_connections.as_ref(),
             &CONNECTIONS,
             default.max_connections,
+        ),
+        activation_wait: reader.quantity(
+            "http.activation_wait",
+            raw.activation_wait.as_ref(),
+            &GRACE,
+            default.activation_wait,
         ),
         repository_control: control.unwrap_or(default.repository_control),
     }
@@ -224,10 +228,13 @@ fn repository(reader: &mut Reader, raw: &RawRepository) -> Repository {
         "true or false",
         Value::as_bool,
     );
+    let default = Repository::default();
+    let patience = ("repository.required_timeout", raw.required_timeout.as_ref());
     Repository {
         paths: reader.paths("repository.paths", raw.paths.as_ref()),
         startup,
         required,
+        required_timeout: reader.unless("never", patience, &TIMEOUT, default.required_timeout),
         symlinks: if follow == Some(true) { Symlinks::Follow } else { Symlinks::Inside },
     }
 }
@@ -264,6 +271,15 @@ fn required(reader: &mut Reader, raw: &RawRepository, startup: &Startup) -> Requ
             reader.refuse(key, value, "\"startup\" or a list of models".to_owned());
             Required::Startup
         }
+    }
+}
+
+fn shutdown(reader: &mut Reader, raw: &RawShutdown) -> Shutdown {
+    let Shutdown { grace, drain_timeout } = Shutdown::default();
+    let drain = raw.drain_timeout.as_ref();
+    Shutdown {
+        grace: reader.quantity("shutdown.grace", raw.grace.as_ref(), &GRACE, grace),
+        drain_timeout: reader.quantity("shutdown.drain_timeout", drain, &TIMEOUT, drain_timeout),
     }
 }
 

@@ -25,6 +25,7 @@ impl Default for Http {
             body_timeout: Duration::from_secs(120),
             stall_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            activation_wait: Duration::from_secs(10),
             repository_control: RepositoryControl::Loopback,
         }
     }
@@ -74,6 +75,7 @@ impl Default for Repository {
             paths: Vec::new(),
             startup: Startup::All,
             required: Required::Startup,
+            required_timeout: Some(Duration::from_secs(300)),
             symlinks: Symlinks::Inside,
         }
     }
@@ -81,7 +83,7 @@ impl Default for Repository {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { drain_timeout: Duration::from_secs(25) }
+        Self { grace: Duration::from_secs(1), drain_timeout: Duration::from_secs(25) }
     }
 }
 

@@ -41,8 +41,9 @@ impl Config {
         self.add_devices(&mut list);
         self.add_repository(&mut list);
         list.add_model("worker", "restart", &self.defaults);
-        let drain = quote(&show_duration(self.shutdown.drain_timeout));
-        list.add("shutdown.drain_timeout", drain, Effect::Live);
+        let time = |time| quote(&show_duration(time));
+        list.add("shutdown.grace", time(self.shutdown.grace), Effect::Live);
+        list.add("shutdown.drain_timeout", time(self.shutdown.drain_timeout), Effect::Live);
         for (name, settings) in &self.models {
             let at = section(name);
             list.add_model(&at, &format!("{at}.restart"), settings);
@@ -76,6 +77,8 @@ impl Config {
         ] {
             list.add(key, quote(&show_duration(value)), Effect::Live);
         }
+        let wait = quote(&show_duration(http.activation_wait));
+        list.add("http.activation_wait", wait, Effect::Server);
         list.add("http.repository_control", control, Effect::Live);
     }
 
@@ -139,7 +142,9 @@ impl Config {
         let follow = repository.symlinks == Symlinks::Follow;
         list.add("repository.paths", format!("[{}]", paths.join(", ")), Effect::Live);
         list.add("repository.startup", startup, Effect::Live);
+        let patience = repository.required_timeout.map_or_else(|| "never".into(), show_duration);
         list.add("repository.required", required, Effect::Live);
+        list.add("repository.required_timeout", quote(&patience), Effect::Live);
         list.add("repository.follow_symlinks", follow.to_string(), Effect::Live);
     }
 }

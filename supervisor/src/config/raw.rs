@@ -65,6 +65,7 @@ section!(RawHttp {
     body_timeout,
     stall_timeout,
     idle_timeout,
+    activation_wait,
     repository_control,
 });
 
@@ -84,7 +85,7 @@ section!(RawLimits {
 
 section!(RawDevices { nvml, poll_interval, answer_timeout, headroom, release_timeout, measured });
 
-section!(RawRepository { paths, startup, required, follow_symlinks });
+section!(RawRepository { paths, startup, required, required_timeout, follow_symlinks });
 
 section!(RawWorker {
     instances,
@@ -117,7 +118,7 @@ section!(RawWorker {
     log_tail_lines,
 });
 
-section!(RawShutdown { drain_timeout });
+section!(RawShutdown { grace, drain_timeout });
 
 section!(RawBackoff { initial, factor, max, jitter });
 

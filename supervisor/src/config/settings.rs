@@ -68,6 +68,9 @@ pub struct Http {
     pub stall_timeout: Duration,
     /// How long a connection may rest between two requests.
     pub idle_timeout: Duration,
+    /// How long connections to a socket that a service manager has opened wait for required models at
+    /// the start.
+    pub activation_wait: Duration,
     pub repository_control: RepositoryControl,
 }
 
@@ -156,6 +159,9 @@ pub struct Repository {
     pub paths: Vec<PathBuf>,
     pub startup: Startup,
     pub required: Required,
+    /// How long a service manager waits for them before it is told that the server has started;
+    /// `None`: for ever.
+    pub required_timeout: Option<Duration>,
     pub symlinks: Symlinks,
 }
 
@@ -196,7 +202,9 @@ pub enum Symlinks {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
-    /// How long requests may take to finish after SIGTERM.
+    /// From the signal, which ends readiness, to the end of new connections.
+    pub grace: Duration,
+    /// How long requests may take to finish after that.
     pub drain_timeout: Duration,
 }
 

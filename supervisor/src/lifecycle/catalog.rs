@@ -14,6 +14,7 @@ use crate::repository::{ScanError, Scanner};
 use crate::request::{RequestError, What};
 use crate::route::{Demand, Routes, Wish};
 use crate::status::ModelCard;
+use crate::system::Answers;
 
 /// Requests that may wait for the task of one model.
 const ASKS: usize = 64;
@@ -99,13 +100,16 @@ impl Catalog {
         mut self,
         mut wishes: mpsc::Receiver<Demand>,
         mut end: mpsc::Receiver<Ending>,
+        mut pulse: Answers,
     ) {
         loop {
             tokio::select! {
                 wish = wishes.recv() => match wish {
-                    Some(demand) => self.grant(demand).await,
+                    // A disk that takes its time is no loop that is stuck.
+                    Some(demand) => pulse.meanwhile(self.grant(demand)).await,
                     None => return,
                 },
+                () = pulse.answer() => {}
                 ending = end.recv() => match ending {
                     Some(Ending::Drain(drained)) => {
                         wishes.close();

@@ -1,14 +1,23 @@
-//! Requests to end, by signal.
+//! Requests to end or to reload, by signal.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGTERM and SIGINT, which mean the same: the first asks to drain, the second to end at once.
+/// SIGHUP asks to read the configuration anew.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// By the signal of this name.
+    End(&'static str),
+    Reload,
 }
 
 impl Signals {
@@ -17,14 +26,27 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Waits for the next one and names it.
-    pub async fn next(&mut self) -> &'static str {
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Asked::End("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::End("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    /// Waits for the next one that asks for an end, and names it.
+    pub async fn next_end(&mut self) -> &'static str {
+        loop {
+            match self.next().await {
+                Asked::End(signal) => return signal,
+                // Nothing that is on its way out needs another configuration.
+                Asked::Reload => {}
+            }
         }
     }
 }

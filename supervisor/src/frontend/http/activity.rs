@@ -38,6 +38,11 @@ impl Activity {
         self.multiplexed.store(true, Ordering::Relaxed);
     }
 
+    /// Whether no request has come yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == 0
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             begun: self.begun.load(Ordering::Relaxed),

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::activity::{Activity, Counted, Verdict, Watch};
 use super::service;
@@ -51,14 +51,19 @@ impl Server {
     }
 }
 
+/// How long a connection that has brought no request yet may still bring one after `stop`: its client
+/// may have sent it already.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 enum Event {
     Ended,
     Stop,
+    Waited,
     Tick,
 }
 
 /// Serves until the client leaves, is idle or stuck for too long, or, after `stop`, until the
-/// requests in progress are answered.
+/// requests in progress are answered and the first one had its chance.
 pub(super) async fn serve_connection(
     server: Arc<Server>,
     socket: TcpStream,
@@ -87,17 +92,26 @@ pub(super) async fn serve_connection(
     let mut watch = Watch::new(Instant::now(), settings.header_timeout, settings.idle_timeout);
     let mut connection = pin!(server.protocol.serve_connection(io, service));
     let mut stopping = false;
+    let mut first_request = None;
     loop {
         let event = tokio::select! {
             biased;
             _ = connection.as_mut() => Event::Ended,
             _ = stop.changed(), if !stopping => Event::Stop,
+            () = until(first_request) => Event::Waited,
             () = sleep(watch.interval()) => Event::Tick,
         };
         match event {
             Event::Ended => return,
             Event::Stop => {
                 stopping = true;
+                match activity.is_fresh() {
+                    true => first_request = Some(Instant::now() + FIRST_REQUEST),
+                    false => connection.as_mut().graceful_shutdown(),
+                }
+            }
+            Event::Waited => {
+                first_request = None;
                 connection.as_mut().graceful_shutdown();
             }
             Event::Tick => match watch.look(Instant::now(), activity.snapshot()) {
@@ -106,5 +120,13 @@ pub(super) async fn serve_connection(
                 Verdict::Stuck => return,
             },
         }
+    }
+}
+
+/// For ever without a moment.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

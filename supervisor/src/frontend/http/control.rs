@@ -19,25 +19,20 @@ use crate::route::{self, AnsweredWhen, Routes, ServingState};
 /// Extensions of the protocol that this server has, by the protocol's names.
 const EXTENSIONS: [&str; 2] = ["model_repository", "binary_tensor_data"];
 
-pub(super) fn live(routes: &Routes) -> Result<Answer, RequestError> {
-    refuse_if_draining(routes)?;
-    Ok(respond::empty())
+/// Also while it drains: who restarts what is not live would take the requests in progress with it.
+pub(super) fn live() -> Answer {
+    respond::empty()
 }
 
 pub(super) fn ready(routes: &Routes) -> Result<Answer, RequestError> {
-    refuse_if_draining(routes)?;
+    if routes.draining() {
+        return Err(RequestError::new(What::ShuttingDown, "the server is shutting down"));
+    }
     Ok(if routes.server_ready() {
         respond::empty()
     } else {
         respond::refusal(StatusCode::BAD_REQUEST, "Server not ready")
     })
-}
-
-fn refuse_if_draining(routes: &Routes) -> Result<(), RequestError> {
-    if routes.draining() {
-        return Err(RequestError::new(What::ShuttingDown, "the server is shutting down"));
-    }
-    Ok(())
 }
 
 pub(super) fn server_metadata() -> Answer {

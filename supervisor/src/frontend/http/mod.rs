@@ -19,9 +19,11 @@ mod server;
 mod service;
 mod settings;
 mod status;
+mod turnover;
 
 pub use budget::ByteBudget;
 #[doc(hidden)]
 pub use decode::fuzz_decode;
 pub use server::serve;
 pub use settings::{HttpDeps, HttpSettings, RepositoryControl};
+pub use turnover::{Tally, Turnover};

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::connection::{Server, serve_connection};
 use super::settings::HttpDeps;
+use crate::system::Answers;
 
 /// After a failure to accept, for example for want of descriptors, which connections that end
 /// give back.
@@ -16,6 +18,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 enum Event {
     Shutdown,
+    Answered,
     Accepted(std::io::Result<TcpStream>),
     Left(Result<(), JoinError>),
 }
@@ -23,7 +26,12 @@ enum Event {
 /// Serves `listener` until `shutdown`, then takes no more connections and returns when the
 /// requests in progress are answered. How long that may take is the caller's to say: dropping the
 /// future ends every connection at once.
-pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    deps: HttpDeps,
+    mut pulse: Answers,
+    shutdown: impl Future<Output = ()>,
+) {
     let server = Arc::new(Server::new(deps));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -33,6 +41,7 @@ pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<
         let event = tokio::select! {
             biased;
             () = &mut shutdown => Event::Shutdown,
+            () = pulse.answer() => Event::Answered,
             Some(left) = connections.join_next() => Event::Left(left),
             accepted = listener.accept(), if has_room => {
                 Event::Accepted(accepted.map(|(socket, _)| socket))
@@ -40,6 +49,7 @@ pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<
         };
         match event {
             Event::Shutdown => break,
+            Event::Answered => {}
             Event::Left(left) => report(left),
             Event::Accepted(Ok(socket)) => {
                 connections.spawn(serve_connection(Arc::clone(&server), socket, stopped.clone()));
@@ -49,6 +59,12 @@ pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    // What the kernel has let in would be cut off with the listener.
+    while connections.len() < server.max_connections()
+        && let Some(Ok((socket, _))) = listener.accept().now_or_never()
+    {
+        connections.spawn(serve_connection(Arc::clone(&server), socket, stopped.clone()));
     }
     drop(listener);
     stop.send_replace(());
@@ -74,8 +90,9 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::frontend::http::{HttpSettings, RepositoryControl};
+    use crate::frontend::http::{HttpSettings, RepositoryControl, Turnover};
     use crate::route::Routes;
+    use crate::system::pulse;
 
     const WATCHDOG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(60);
@@ -90,9 +107,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let deps = HttpDeps { settings, routes: Routes::new().0 };
+        let turnover = Arc::new(Turnover::default());
+        let deps = HttpDeps { settings, routes: Routes::new().0, turnover };
         let shutdown = async move { drop(stopped.await) };
-        Running { address, stop, done: tokio::spawn(serve(listener, deps, shutdown)) }
+        let (_pulse, answers) = pulse("the server");
+        Running { address, stop, done: tokio::spawn(serve(listener, deps, answers, shutdown)) }
     }
 
     impl Running {
@@ -260,6 +279,17 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
         timeout(WATCHDOG, server.done).await.unwrap().unwrap();
         assert!(TcpStream::connect(server.address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn shutdown_lets_in_who_has_just_come() {
+        let server = start(allowed()).await;
+        let mut first = TcpStream::connect(server.address).await.unwrap();
+        server.stop.send(()).unwrap();
+        assert!(timeout(SHORT, first.read_u8()).await.is_err(), "it may still ask");
+        first.write_all(get("/v2").as_bytes()).await.unwrap();
+        assert!(to_end(&mut first).await.starts_with("HTTP/1.1 200 "));
+        timeout(WATCHDOG, server.done).await.unwrap().unwrap();
     }
 
     #[tokio::test]

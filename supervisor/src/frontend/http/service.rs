@@ -27,9 +27,13 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let (parts, body) = request.into_parts();
+    let counted = deps.turnover.begin(parts.uri.path());
     let (mut response, after) = answer_parts(deps, &parts, body).await;
+    counted.answered(response.status());
+    // A client that is told so before the connection is closed sends nothing that would be lost.
+    let closes = after == After::Close || deps.routes.draining();
     // HTTP/2 has no such header; there the stream ends, not the connection.
-    if after == After::Close && parts.version <= Version::HTTP_11 {
+    if closes && parts.version <= Version::HTTP_11 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -74,7 +78,7 @@ where
 {
     match endpoint {
         Endpoint::Infer(target) => infer::infer(deps, &target, &parts.headers, body).await,
-        Endpoint::Live => control::live(&deps.routes),
+        Endpoint::Live => Ok(control::live()),
         Endpoint::Ready => control::ready(&deps.routes),
         Endpoint::ServerMetadata => Ok(control::server_metadata()),
         Endpoint::ModelMetadata(target) => control::model_metadata(&deps.routes, &target),

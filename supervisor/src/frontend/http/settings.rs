@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::ByteBudget;
+use super::turnover::Turnover;
 use crate::route::Routes;
 
 /// Limits and permissions of one listener.
@@ -65,4 +66,5 @@ impl Default for HttpSettings {
 pub struct HttpDeps {
     pub settings: HttpSettings,
     pub routes: Routes,
+    pub turnover: Arc<Turnover>,
 }

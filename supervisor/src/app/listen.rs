@@ -1,0 +1,76 @@
+//! Where clients arrive: at a socket that a service manager has opened, or at one of our own.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Duration, timeout};
+use tracing::info;
+
+use super::StartError;
+use crate::config::Http;
+use crate::route::Routes;
+use crate::system::Activation;
+
+/// By this name a service manager's socket is known.
+const HTTP: &str = "http";
+
+/// Connections that may wait until they are accepted; the kernel has a limit of its own. Where they are
+/// fewer, a burst of clients waits a second for its second attempt.
+const BACKLOG: u32 = 4096;
+
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) listener: TcpListener,
+    /// The one that it really has.
+    pub(super) address: SocketAddr,
+    /// How long clients may wait in the backlog for models.
+    hold: Duration,
+}
+
+impl Listening {
+    pub(super) fn http(config: &Http, mut activation: Activation) -> Result<Self, StartError> {
+        let listen = config.listen;
+        let bound = |e| StartError::Bind(listen, e);
+        let given = activation.tcp(HTTP).map_err(StartError::Activation)?;
+        activation.close_the_rest();
+        let (listener, hold) = match given {
+            // Whoever looks at a server that is starting wants to see it start.
+            None => (listen_on(listen).map_err(bound)?, Duration::ZERO),
+            Some(socket) => (TcpListener::from_std(socket).map_err(bound)?, config.activation_wait),
+        };
+        let address = listener.local_addr().map_err(bound)?;
+        if address != listen && listen.port() != 0 {
+            info!(http = %address, configured = %listen, "the service manager's socket is served");
+        }
+        Ok(Self { listener, address, hold })
+    }
+
+    /// Until clients may be let in: those that have waited for this server since before it was there
+    /// were meant for one that serves.
+    pub(super) fn hold(&self, routes: Routes) -> impl Future<Output = ()> + Send + 'static {
+        let hold = self.hold;
+        async move {
+            let mut changes = routes.changes();
+            let served = async {
+                while !routes.server_ready()
+                    && !routes.draining()
+                    && changes.changed().await.is_ok()
+                {}
+            };
+            if hold > Duration::ZERO && timeout(hold, served).await.is_err() {
+                info!(?hold, "http.activation_wait has passed; connections are accepted");
+            }
+        }
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
