@@ -10,6 +10,8 @@ use crate::scene::{Scene, VICTIM, beside_a_neighbour};
 
 /// Callers of the victim who have done nothing, behind each such strike.
 const BYSTANDERS: usize = 4;
+/// A deadline that a busy machine keeps.
+const LONG: Duration = Duration::from_secs(10);
 /// Strikes of a row behind which there are bystanders.
 const WITNESSED: usize = 2;
 
@@ -164,8 +166,10 @@ impl Row {
         let unanswered = strikes.iter().take(WITNESSED).all(|strike| !strike.is_answered_well());
         let mut innocent = Vec::new();
         for (number, strike) in strikes.into_iter().enumerate() {
-            // Who was struck before may be gone, or on its way.
-            let behind = number < WITNESSED && worker.is_alive();
+            // Who was struck before may be gone, or on its way; and who must be answered well and soon
+            // cannot be held up.
+            let rushed = deadline < LONG && strike.is_answered_well();
+            let behind = number < WITNESSED && worker.is_alive() && !rushed;
             innocent.extend(scene.carry_out(strike, &worker, if behind { BYSTANDERS } else { 0 }));
         }
         scene.assert_answered(innocent, &bystanders);

@@ -458,7 +458,7 @@ impl Driver {
                 // One that could not be started leaves no words.
                 let words = self.worker.as_ref().filter(|w| w.generation() == exit.generation);
                 let words = words.map_or_else(LastWords::default, |worker| worker.last_words());
-                self.forget_peak(&exit);
+                self.refute_peak(&exit);
                 events_log::exited(&self.spec.id, &exit, &words);
                 self.kit.archive.add(&self.spec.id, &exit, words);
             }

@@ -125,7 +125,8 @@ impl Tenancy {
         }
         self.noted = true;
         match seen {
-            DeviceUse::Bytes(_) => Some(self.peak.max(on_device.peak)),
+            // What the allocator had at most was beside the context, also if it has given some back.
+            DeviceUse::Bytes(_) => Some(self.peak.max(on_device.peak.saturating_add(UNSEEN))),
             // A driver may be late to name a process; a few looks later it has had its time.
             DeviceUse::Nothing | DeviceUse::Blind(_) if self.blind < UNTIL_BLIND => {
                 self.noted = false;
