@@ -131,7 +131,7 @@ impl App {
         Ok(Self { config, http, signals, kit, routes, wishes, _runtime_file: file })
     }
 
-    /// Serves until it is asked to end, then drains: see [`Drain`].
+    /// Serves until it is asked to end, then drains (`app::drain`).
     pub async fn run(self) -> Exit {
         let Self { config, http, mut signals, kit, routes, wishes, _runtime_file } = self;
         let address = http.address;
