@@ -3,6 +3,8 @@
 //! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
 //! the configuration was checked.
 
+mod reload;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,10 +12,12 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
+use self::reload::ReloaderParts;
+pub use self::reload::{Phase, Reloader, Rereading};
 use crate::config::Config;
 use crate::device::{Devices, kin};
 use crate::enclosure::{EnclosureError, Enclosures};
@@ -28,7 +32,7 @@ use crate::process::{Family, Spawner};
 use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::status::Board;
-use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
+use crate::system::{Hangups, RuntimeFile, Signals, raise_descriptor_limit};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -58,6 +62,8 @@ pub struct App {
     listener: TcpListener,
     address: SocketAddr,
     signals: Signals,
+    hangups: Hangups,
+    rereading: Rereading,
     kit: Kit,
     routes: Routes,
     wishes: mpsc::Receiver<Demand>,
@@ -85,9 +91,14 @@ pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
 }
 
 impl App {
-    pub async fn build(config: Config, bells: Arc<Bells>) -> Result<Self, StartError> {
+    pub async fn build(
+        config: Config,
+        rereading: Rereading,
+        bells: Arc<Bells>,
+    ) -> Result<Self, StartError> {
         raise_descriptor_limit();
         let signals = Signals::take().map_err(StartError::Signals)?;
+        let hangups = Hangups::take().map_err(StartError::Signals)?;
         let listen = config.http.listen;
         let bound = |e| StartError::Bind(listen, e);
         let listener = listen_on(listen).map_err(bound)?;
@@ -113,26 +124,50 @@ impl App {
         let file = RuntimeFile::write(&config.runtime_file, address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
         let (routes, wishes) = Routes::new();
-        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
+        Ok(Self {
+            config,
+            listener,
+            address,
+            signals,
+            hangups,
+            rereading,
+            kit,
+            routes,
+            wishes,
+            _runtime_file: file,
+        })
     }
 
     /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
     /// then the workers when the last request was answered.
     pub async fn run(self) -> Exit {
-        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
-            self;
-        let drain_timeout = config.shutdown.drain_timeout;
+        let Self { config, listener, address, mut signals, .. } = self;
+        let Self { hangups, rereading, kit, routes, wishes, _runtime_file, .. } = self;
         let enclosures = kit.enclosures.clone();
-        let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
+        let buffers = Arc::new(ByteBudget::new(config.limits.buffer_memory));
+        let settings = http_settings(&config, address, buffers);
+        let deps = HttpDeps { settings: settings.clone(), routes: routes.clone() };
+        let (http_changes, changes) = watch::channel(settings);
+        let (models, orders) = mpsc::channel(1);
+        let parts = ReloaderParts {
+            rereading,
+            models,
+            routes: routes.clone(),
+            quotas: kit.quotas.clone(),
+            http: http_changes,
+            address,
+        };
+        let reloader = Reloader::new(config.clone(), parts);
         let (end, ending) = mpsc::channel(2);
         let mut catalog = Catalog::new(config, kit, routes.clone());
         let mut catalog = tokio::spawn(async move {
             catalog.open().await;
-            catalog.run(wishes, ending).await;
+            catalog.run(wishes, orders, ending).await;
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let mut http = tokio::spawn(http::serve(listener, deps, stopped));
+        let mut http = tokio::spawn(http::serve(listener, deps, changes, stopped));
+        tokio::spawn(reload::on_hangup(hangups, reloader.clone()));
         info!(http = %address, pid = std::process::id(), "listening");
 
         tokio::select! {
@@ -145,6 +180,7 @@ impl App {
         }
         routes.drain();
         drop(stop);
+        let drain_timeout = reloader.config().shutdown.drain_timeout;
         let drain = async {
             let until = Instant::now() + drain_timeout;
             if timeout_at(until, &mut http).await.is_err() {
@@ -177,17 +213,20 @@ impl App {
 }
 
 fn quotas(config: &Config, devices: &Devices) -> Quotas {
-    let (limits, settings) = (&config.limits, &config.devices);
-    let capacity = Capacity {
-        arenas: limits.arena_memory as u64,
-        workers: u64::from(limits.max_workers),
-        headroom: settings.headroom as u64,
-        patience: settings.release_timeout,
-    };
     let snapshots = devices.snapshots();
     let devices = devices.clone();
     let sources = Sources { snapshots, hurry: Box::new(move || devices.hurry()), kin: kin::kin };
-    Quotas::start(capacity, settings.measured.clone(), sources)
+    Quotas::start(capacity(config), config.devices.measured.clone(), sources)
+}
+
+fn capacity(config: &Config) -> Capacity {
+    let (limits, devices) = (&config.limits, &config.devices);
+    Capacity {
+        arenas: limits.arena_memory as u64,
+        workers: u64::from(limits.max_workers),
+        headroom: devices.headroom as u64,
+        patience: devices.release_timeout,
+    }
 }
 
 /// How long workers may take to end after the last connection, at least.
@@ -224,14 +263,14 @@ fn failed(what: &'static str) -> Exit {
     Exit::Failed
 }
 
-fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {
+fn http_settings(config: &Config, address: SocketAddr, buffers: Arc<ByteBudget>) -> HttpSettings {
     let (http, limits) = (&config.http, &config.limits);
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     HttpSettings {
         max_body: limits.max_body,
         max_decompressed: limits.max_decompressed,
         max_reply: limits.max_reply,
-        buffers: Arc::new(ByteBudget::new(limits.buffer_memory)),
+        buffers,
         max_chunks: count(limits.max_chunks),
         max_json_depth: usize::from(limits.max_json_depth),
         max_connections: count(http.max_connections),

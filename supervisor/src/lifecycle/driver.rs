@@ -19,6 +19,7 @@ use tracing::debug;
 
 use super::history::LastWords;
 use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit, WorkerView};
+use super::live::Live;
 use super::reservation::Reservation;
 use super::tenancy::Tenancy;
 use super::usage::Usage;
@@ -40,6 +41,8 @@ const JUDGE_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Driver {
     spec: Arc<InstanceSpec>,
+    /// What of the settings changes meanwhile.
+    live: watch::Receiver<Live>,
     kit: Kit,
     queue: Arc<SlotQueue>,
     machine: Machine,
@@ -95,7 +98,8 @@ impl Driver {
         queue: Arc<SlotQueue>,
         inbox: mpsc::Receiver<Asked>,
     ) -> Self {
-        let machine = Machine::new(spec.policy.clone());
+        let mut live = spec.live.clone();
+        let machine = Machine::new(live.borrow_and_update().policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
         let history = kit.archive.of(&spec.id);
         let (view, _) = watch::channel(InstanceView {
@@ -109,6 +113,7 @@ impl Driver {
         });
         Self {
             spec: Arc::new(spec),
+            live,
             kit,
             queue,
             machine,
@@ -211,6 +216,11 @@ impl Driver {
     }
 
     async fn handle(&mut self, event: Event) {
+        // Looked at only now: until something happens, nothing depends on it.
+        if self.live.has_changed().unwrap_or(false) {
+            let policy = self.live.borrow_and_update().policy.clone();
+            self.machine.set_policy(policy);
+        }
         self.pending.push_back(event);
         while let Some(event) = self.pending.pop_front() {
             debug!(instance = %self.spec.id, state = self.machine.state().name(), ?event);
@@ -436,7 +446,7 @@ impl Driver {
         let Some(worker) = &self.worker else { return };
         let (activity, usage) = (worker.lane.activity(), *worker.usage.borrow());
         let now = MonotonicNanos::now();
-        let limit = self.spec.infer_timeout;
+        let limit = self.live.borrow().infer_timeout;
         let late = |since: MonotonicNanos| now.since(since).checked_sub(limit);
         let seen = Observation {
             overdue: activity.stalled_since.and_then(late),
@@ -469,7 +479,8 @@ impl Driver {
     }
 
     async fn rest_if_idle(&mut self) {
-        let (Some(worker), Some(limit)) = (&self.worker, self.spec.idle_timeout) else { return };
+        let limit = self.live.borrow().idle_timeout;
+        let (Some(worker), Some(limit)) = (&self.worker, limit) else { return };
         let ready = matches!(self.machine.state(), State::Ready { .. });
         if ready && worker.rest(&self.queue, limit) == Rest::Taken {
             let generation = worker.generation();

@@ -7,4 +7,4 @@ mod signals;
 
 pub use descriptors::raise_descriptor_limit;
 pub use runtime_file::RuntimeFile;
-pub use signals::Signals;
+pub use signals::{Hangups, Signals};

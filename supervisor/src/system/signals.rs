@@ -1,4 +1,4 @@
-//! Requests to end, by signal.
+//! Requests to end, and to read the configuration again, by signal.
 
 use std::io;
 
@@ -26,5 +26,21 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// SIGHUP, which asks for the configuration to be read again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Takes the signal over; from now on it no longer ends the process by itself.
+    pub fn take() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one. Those that come before somebody waits again are one.
+    pub async fn next(&mut self) {
+        let _stays_open = self.0.recv().await;
     }
 }

@@ -2,4 +2,4 @@
 
 mod logs;
 
-pub use logs::{InvalidFilter, start_logs};
+pub use logs::{InvalidFilter, LogFilter, start_logs};

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::connection::{Server, serve_connection};
-use super::settings::HttpDeps;
+use super::settings::{HttpDeps, HttpSettings};
 
 /// After a failure to accept, for example for want of descriptors, which connections that end
 /// give back.
@@ -17,13 +17,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 enum Event {
     Shutdown,
     Accepted(std::io::Result<TcpStream>),
+    /// There are other settings.
+    Changed,
     Left(Result<(), JoinError>),
 }
 
 /// Serves `listener` until `shutdown`, then takes no more connections and returns when the
 /// requests in progress are answered. How long that may take is the caller's to say: dropping the
 /// future ends every connection at once.
-pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<Output = ()>) {
+///
+/// What comes over `settings` takes the place of those in `deps`, for what comes after it.
+pub async fn serve(
+    listener: TcpListener,
+    deps: HttpDeps,
+    mut settings: watch::Receiver<HttpSettings>,
+    shutdown: impl Future<Output = ()>,
+) {
     let server = Arc::new(Server::new(deps));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -34,6 +43,7 @@ pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<
             biased;
             () = &mut shutdown => Event::Shutdown,
             Some(left) = connections.join_next() => Event::Left(left),
+            Ok(()) = settings.changed() => Event::Changed,
             accepted = listener.accept(), if has_room => {
                 Event::Accepted(accepted.map(|(socket, _)| socket))
             }
@@ -41,6 +51,7 @@ pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<
         match event {
             Event::Shutdown => break,
             Event::Left(left) => report(left),
+            Event::Changed => server.adopt(settings.borrow_and_update().clone()),
             Event::Accepted(Ok(socket)) => {
                 connections.spawn(serve_connection(Arc::clone(&server), socket, stopped.clone()));
             }
@@ -83,6 +94,7 @@ mod tests {
     struct Running {
         address: SocketAddr,
         stop: oneshot::Sender<()>,
+        change: watch::Sender<HttpSettings>,
         done: JoinHandle<()>,
     }
 
@@ -90,9 +102,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
+        let (change, changes) = watch::channel(settings.clone());
         let deps = HttpDeps { settings, routes: Routes::new().0 };
         let shutdown = async move { drop(stopped.await) };
-        Running { address, stop, done: tokio::spawn(serve(listener, deps, shutdown)) }
+        let done = tokio::spawn(serve(listener, deps, changes, shutdown));
+        Running { address, stop, change, done }
     }
 
     impl Running {
@@ -239,6 +253,21 @@ mod tests {
         assert!(timeout(SHORT, second.read_u8()).await.is_err(), "the first is still there");
         drop(first);
         until(&mut second, "bulkhead").await;
+    }
+
+    #[tokio::test]
+    async fn other_settings_hold_for_what_comes_next_on_open_connections_too() {
+        let server = start(HttpSettings { max_connections: 1, ..allowed() }).await;
+        let mut first = TcpStream::connect(server.address).await.unwrap();
+        let load = post("/v2/repository/models/m/load", "", r#"{"parameters":{"x":1}}"#);
+        first.write_all(load.as_bytes()).await.unwrap();
+        until(&mut first, "501 ").await;
+        let mut second = TcpStream::connect(server.address).await.unwrap();
+        second.write_all(get("/v2").as_bytes()).await.unwrap();
+        server.change.send(HttpSettings { max_connections: 2, ..HttpSettings::default() }).unwrap();
+        until(&mut second, "bulkhead").await;
+        first.write_all(load.as_bytes()).await.unwrap();
+        until(&mut first, "403 ").await;
     }
 
     #[tokio::test]
