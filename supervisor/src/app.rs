@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
-use self::reload::ReloaderParts;
+use self::reload::Changes;
 pub use self::reload::{Phase, Reloader, Rereading};
 use crate::config::Config;
 use crate::device::{Devices, kin};
@@ -144,20 +144,9 @@ impl App {
         let Self { config, listener, address, mut signals, .. } = self;
         let Self { hangups, rereading, kit, routes, wishes, _runtime_file, .. } = self;
         let enclosures = kit.enclosures.clone();
-        let buffers = Arc::new(ByteBudget::new(config.limits.buffer_memory));
-        let settings = http_settings(&config, address, buffers);
-        let deps = HttpDeps { settings: settings.clone(), routes: routes.clone() };
-        let (http_changes, changes) = watch::channel(settings);
-        let (models, orders) = mpsc::channel(1);
-        let parts = ReloaderParts {
-            rereading,
-            models,
-            routes: routes.clone(),
-            quotas: kit.quotas.clone(),
-            http: http_changes,
-            address,
-        };
-        let reloader = Reloader::new(config.clone(), parts);
+        let (reloader, changes) = Reloader::new(&config, rereading, &routes, &kit.quotas, address);
+        let Changes { models: orders, http: settings } = changes;
+        let deps = HttpDeps { settings: settings.borrow().clone(), routes: routes.clone() };
         let (end, ending) = mpsc::channel(2);
         let mut catalog = Catalog::new(config, kit, routes.clone());
         let mut catalog = tokio::spawn(async move {
@@ -166,7 +155,7 @@ impl App {
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let mut http = tokio::spawn(http::serve(listener, deps, changes, stopped));
+        let mut http = tokio::spawn(http::serve(listener, deps, settings, stopped));
         tokio::spawn(reload::on_hangup(hangups, reloader.clone()));
         info!(http = %address, pid = std::process::id(), "listening");
 

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{capacity, http_settings};
 use crate::config::{Config, Diff, Effect, Origin};
-use crate::frontend::http::HttpSettings;
+use crate::frontend::http::{ByteBudget, HttpSettings};
 use crate::lifecycle::reload::{Found, Order, Outcomes, ReloadReport, Scope, Sighted, Survey};
 use crate::quota::Quotas;
 use crate::repository::{ScanError, Scanner};
@@ -26,7 +26,7 @@ pub struct Reloader(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    parts: ReloaderParts,
+    parts: Parts,
     /// What the server runs with.
     running: ArcSwap<Config>,
     turn: Mutex<()>,
@@ -35,14 +35,22 @@ struct Shared {
 
 /// Who takes over what.
 #[derive(Debug)]
-pub(super) struct ReloaderParts {
-    pub(super) rereading: Rereading,
-    pub(super) models: mpsc::Sender<Order>,
-    pub(super) routes: Routes,
-    pub(super) quotas: Quotas,
-    pub(super) http: watch::Sender<HttpSettings>,
+struct Parts {
+    rereading: Rereading,
+    models: mpsc::Sender<Order>,
+    routes: Routes,
+    quotas: Quotas,
+    http: watch::Sender<HttpSettings>,
     /// Where the HTTP front end listens.
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
+}
+
+/// Where those who take something over hear of it.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) models: mpsc::Receiver<Order>,
+    /// At first what holds at the start.
+    pub(super) http: watch::Receiver<HttpSettings>,
 }
 
 /// What a reload needs from before the server was built.
@@ -59,13 +67,25 @@ pub enum Phase {
     Reloading,
 }
 
-const ENDING: &str = "the server is shutting down; nothing was reloaded";
+const ENDING: &str = "the server is shutting down";
 
 impl Reloader {
-    pub(super) fn new(running: Config, parts: ReloaderParts) -> Self {
+    pub(super) fn new(
+        running: &Config,
+        rereading: Rereading,
+        routes: &Routes,
+        quotas: &Quotas,
+        address: SocketAddr,
+    ) -> (Self, Changes) {
+        let buffers = Arc::new(ByteBudget::new(running.limits.buffer_memory));
+        let (http, settings) = watch::channel(http_settings(running, address, buffers));
+        let (models, orders) = mpsc::channel(1);
+        let (routes, quotas) = (routes.clone(), quotas.clone());
+        let parts = Parts { rereading, models, routes, quotas, http, address };
         let (phase, _) = watch::channel(Phase::Still);
-        let running = ArcSwap::from_pointee(running);
-        Self(Arc::new(Shared { parts, running, turn: Mutex::new(()), phase }))
+        let running = ArcSwap::from_pointee(running.clone());
+        let this = Self(Arc::new(Shared { parts, running, turn: Mutex::new(()), phase }));
+        (this, Changes { models: orders, http: settings })
     }
 
     /// What the server runs with.
@@ -170,7 +190,7 @@ impl Reloader {
 
     /// What is not the models'.
     fn adopt(&self, config: &Config) {
-        let ReloaderParts { rereading, quotas, http, address, .. } = &self.0.parts;
+        let Parts { rereading, quotas, http, address, .. } = &self.0.parts;
         if let Err(error) = rereading.logs.set(&config.log.filter) {
             warn!(%error, "the log is filtered as before");
         }

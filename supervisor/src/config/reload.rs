@@ -72,8 +72,8 @@ impl ModelSettings {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::{Change, Diff, schema};
     use super::*;
+    use crate::config::{Change, Diff, schema};
 
     /// Another value than the default for every key. A key that is missing here fails a test.
     const OTHER: &str = r#"

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::control::{Confinement, LoadSpec, Loaded, Measure};
 use shared::id::{Generation, InstanceId};
@@ -62,6 +63,12 @@ pub struct InstanceSpec {
     /// What all instances of the version share.
     pub batch_cap: Arc<BatchCap>,
     pub log: LogLimits,
+}
+
+impl InstanceSpec {
+    pub(super) fn handshake_timeout(&self) -> Duration {
+        self.live.borrow().handshake_timeout
+    }
 }
 
 /// What can be seen of an instance at a moment.

@@ -120,8 +120,7 @@ impl Worker {
         let usage = usage::watch(&enclosure, group.pid(), arena);
         let after = (limits, Arc::clone(&enclosure), Arc::clone(kit.spawner.family()));
         tokio::spawn(report_exit(tasks.see_out(child), reporter.clone(), after));
-        let handshake_timeout = spec.live.borrow().handshake_timeout;
-        let greeting = (handshake_timeout, launch::confinement(spec, &enclosure));
+        let greeting = (spec.handshake_timeout(), launch::confinement(spec, &enclosure));
         let to_greet = (id.clone(), Arc::clone(&lane));
         let handshake = tokio::spawn(shake_hands(to_greet, greeting, reporter.clone()));
         Ok(Self {
