@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
@@ -33,6 +33,7 @@ use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::status::Board;
 use crate::system::{Hangups, RuntimeFile, Signals, raise_descriptor_limit};
+use crate::telemetry::traces::{NotStarted, Traces};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -48,6 +49,8 @@ pub enum StartError {
     Binaries(#[source] io::Error),
     #[error("cannot listen on http.listen = {0}")]
     Bind(SocketAddr, #[source] io::Error),
+    #[error(transparent)]
+    Traces(NotStarted),
     #[error("cannot write runtime_file = {}", .0.display())]
     RuntimeFile(PathBuf, #[source] io::Error),
 }
@@ -67,6 +70,7 @@ pub struct App {
     kit: Kit,
     routes: Routes,
     wishes: mpsc::Receiver<Demand>,
+    traces: Traces,
     _runtime_file: RuntimeFile,
 }
 
@@ -123,6 +127,7 @@ impl App {
         };
         let file = RuntimeFile::write(&config.runtime_file, address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
+        let traces = Traces::start(&config.traces).map_err(StartError::Traces)?;
         let (routes, wishes) = Routes::new();
         Ok(Self {
             config,
@@ -134,6 +139,7 @@ impl App {
             kit,
             routes,
             wishes,
+            traces,
             _runtime_file: file,
         })
     }
@@ -142,11 +148,12 @@ impl App {
     /// then the workers when the last request was answered.
     pub async fn run(self) -> Exit {
         let Self { config, listener, address, mut signals, .. } = self;
-        let Self { hangups, rereading, kit, routes, wishes, _runtime_file, .. } = self;
+        let Self { hangups, rereading, kit, routes, wishes, traces, _runtime_file, .. } = self;
         let enclosures = kit.enclosures.clone();
-        let (reloader, changes) = Reloader::new(&config, rereading, &routes, &kit.quotas, address);
+        let parts = (kit.quotas.clone(), traces.clone());
+        let (reloader, changes) = Reloader::new(&config, rereading, &routes, parts, address);
         let Changes { models: orders, http: settings } = changes;
-        let deps = HttpDeps { settings: settings.borrow().clone(), routes: routes.clone() };
+        let deps = http_deps(&settings, &routes, &traces);
         let (end, ending) = mpsc::channel(2);
         let mut catalog = Catalog::new(config, kit, routes.clone());
         let mut catalog = tokio::spawn(async move {
@@ -196,6 +203,7 @@ impl App {
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
+        traces.flush(LAST_TRACES).await;
         info!(?exit, "ended");
         exit
     }
@@ -222,6 +230,8 @@ fn capacity(config: &Config) -> Capacity {
 const LAST_UNLOADS: Duration = Duration::from_secs(2);
 /// How long processes that were killed may take to go.
 const LAST_KILLS: Duration = Duration::from_secs(1);
+/// How long the last spans may take to be sent.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 /// How long their folders and control groups may take; what is left is swept at the next start.
 const LAST_FOLDERS: Duration = Duration::from_secs(1);
 
@@ -250,6 +260,15 @@ fn take_orphans() {
 fn failed(what: &'static str) -> Exit {
     error!(what, "a part of the server is gone; the rest ends with it");
     Exit::Failed
+}
+
+fn http_deps(
+    settings: &watch::Receiver<HttpSettings>,
+    routes: &Routes,
+    traces: &Traces,
+) -> HttpDeps {
+    let (routes, traces) = (routes.clone(), traces.clone());
+    HttpDeps { settings: settings.borrow().clone(), routes, traces }
 }
 
 fn http_settings(config: &Config, address: SocketAddr, buffers: Arc<ByteBudget>) -> HttpSettings {

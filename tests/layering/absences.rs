@@ -55,6 +55,13 @@ const ABSENCES: &[Absence] = &[
     },
     Absence {
         within: PRODUCT,
+        except: &["supervisor/src/telemetry/traces/"],
+        words: &["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],
+        tests: Tests::Included,
+        rule: "traces are noted in words of our own, and become OpenTelemetry's in one room",
+    },
+    Absence {
+        within: PRODUCT,
         except: &["proto/src/codec.rs"],
         words: &["bincode"],
         tests: Tests::Included,
@@ -163,6 +170,8 @@ const PURE: &[&str] = &[
     "supervisor/src/request.rs",
     "supervisor/src/schedule/pool.rs",
     "supervisor/src/schema.rs",
+    "supervisor/src/telemetry/traces/parent.rs",
+    "supervisor/src/telemetry/traces/spans.rs",
     "worker/src/confine/plan.rs",
     "worker/src/confine/rules.rs",
     "worker/src/pump/place.rs",

@@ -18,6 +18,7 @@ use crate::repository::{ScanError, Scanner};
 use crate::route::Routes;
 use crate::system::Hangups;
 use crate::telemetry::LogFilter;
+use crate::telemetry::traces::Traces;
 
 /// Has the configuration read again; a cheap handle. Reloads that are asked for at once are done one
 /// after the other.
@@ -40,6 +41,7 @@ struct Parts {
     models: mpsc::Sender<Order>,
     routes: Routes,
     quotas: Quotas,
+    traces: Traces,
     http: watch::Sender<HttpSettings>,
     /// Where the HTTP front end listens.
     address: SocketAddr,
@@ -74,14 +76,14 @@ impl Reloader {
         running: &Config,
         rereading: Rereading,
         routes: &Routes,
-        quotas: &Quotas,
+        (quotas, traces): (Quotas, Traces),
         address: SocketAddr,
     ) -> (Self, Changes) {
         let buffers = Arc::new(ByteBudget::new(running.limits.buffer_memory));
         let (http, settings) = watch::channel(http_settings(running, address, buffers));
         let (models, orders) = mpsc::channel(1);
-        let (routes, quotas) = (routes.clone(), quotas.clone());
-        let parts = Parts { rereading, models, routes, quotas, http, address };
+        let routes = routes.clone();
+        let parts = Parts { rereading, models, routes, quotas, traces, http, address };
         let (phase, _) = watch::channel(Phase::Still);
         let running = ArcSwap::from_pointee(running.clone());
         let this = Self(Arc::new(Shared { parts, running, turn: Mutex::new(()), phase }));
@@ -190,10 +192,11 @@ impl Reloader {
 
     /// What is not the models'.
     fn adopt(&self, config: &Config) {
-        let Parts { rereading, quotas, http, address, .. } = &self.0.parts;
+        let Parts { rereading, quotas, traces, http, address, .. } = &self.0.parts;
         if let Err(error) = rereading.logs.set(&config.log.filter) {
             warn!(%error, "the log is filtered as before");
         }
+        traces.set_sample(config.traces.sample);
         quotas.set_capacity(capacity(config));
         http.send_modify(|settings| {
             let buffers = Arc::clone(&settings.buffers);

@@ -37,6 +37,7 @@ impl Config {
         list.add("runtime_file", path(&self.runtime_file), Effect::Server);
         list.add("scratch", path(&self.scratch), Effect::Server);
         self.add_log_and_http(&mut list);
+        self.add_traces(&mut list);
         self.add_limits(&mut list);
         self.add_devices(&mut list);
         self.add_repository(&mut list);
@@ -77,6 +78,19 @@ impl Config {
             list.add(key, quote(&show_duration(value)), Effect::Live);
         }
         list.add("http.repository_control", control, Effect::Live);
+    }
+
+    fn add_traces(&self, list: &mut List) {
+        let traces = &self.traces;
+        let endpoint = traces.endpoint.as_deref().unwrap_or("off");
+        for (key, value, effect) in [
+            ("endpoint", quote(endpoint), Effect::Server),
+            ("sample", traces.sample.to_string(), Effect::Live),
+            ("timeout", quote(&show_duration(traces.timeout)), Effect::Server),
+            ("queue", traces.queue.to_string(), Effect::Server),
+        ] {
+            list.add(&format!("traces.{key}"), value, effect);
+        }
     }
 
     fn add_limits(&self, list: &mut List) {

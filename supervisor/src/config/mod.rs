@@ -34,5 +34,5 @@ pub use settings::{
     Backoff, Cgroup, Config, Confinement, Devices, Enabled, GpuLimits, HostLimits, Http, Limits,
     Log, LogFormat, ModelSettings, NvmlLibrary, OnOom, PoisonSettings, Repository,
     RepositoryControl, Required, RestartSettings, Segments, Shutdown, SlotSize, Start, Startup,
-    Symlinks, WorkerSettings,
+    Symlinks, Traces, WorkerSettings,
 };

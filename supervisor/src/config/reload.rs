@@ -4,7 +4,7 @@
 use shared::id::ModelName;
 
 use super::flat::{self, Effect};
-use super::settings::{Config, Devices, Http, Limits, Log, ModelSettings, WorkerSettings};
+use super::settings::{Config, Devices, Http, Limits, Log, ModelSettings, Traces, WorkerSettings};
 
 impl Config {
     /// What a server that runs with `self` runs with once `new` was applied.
@@ -18,6 +18,7 @@ impl Config {
             runtime_file: self.runtime_file.clone(),
             scratch: self.scratch.clone(),
             log: Log { format: self.log.format, ..new.log },
+            traces: Traces { sample: new.traces.sample, ..self.traces.clone() },
             http: Http { listen, ..new.http },
             limits: Limits { threads, cgroup: cgroup.clone(), ..new.limits },
             devices: Devices { headroom, release_timeout, ..self.devices.clone() },
@@ -82,6 +83,11 @@ mod tests {
         [log]
         format = "json"
         filter = "debug"
+        [traces]
+        endpoint = "http://127.0.0.1:4318"
+        sample = 0.5
+        timeout = "1s"
+        queue = 16
         [http]
         listen = "127.0.0.1:1"
         max_connections = 1

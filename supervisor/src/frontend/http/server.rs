@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use crate::frontend::http::{HttpSettings, RepositoryControl};
     use crate::route::Routes;
+    use crate::telemetry::traces::Traces;
 
     const WATCHDOG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(60);
@@ -103,7 +104,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (change, changes) = watch::channel(settings.clone());
-        let deps = HttpDeps { settings, routes: Routes::new().0 };
+        let deps = HttpDeps { settings, routes: Routes::new().0, traces: Traces::default() };
         let shutdown = async move { drop(stopped.await) };
         let done = tokio::spawn(serve(listener, deps, changes, shutdown));
         Running { address, stop, change, done }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::budget::ByteBudget;
 use crate::route::Routes;
+use crate::telemetry::traces::Traces;
 
 /// Limits and permissions of one listener.
 #[derive(Clone, Debug)]
@@ -65,4 +66,5 @@ impl Default for HttpSettings {
 pub struct HttpDeps {
     pub settings: HttpSettings,
     pub routes: Routes,
+    pub traces: Traces,
 }
