@@ -6,10 +6,12 @@
 //! - `listen`: the socket that is served, whoever opened it.
 //! - `manager`: what a service manager is told while the server runs.
 //! - `drain`: the way out.
+//! - `reload`: the configuration, read again.
 
 mod drain;
 mod listen;
 mod manager;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,13 +20,15 @@ use std::sync::Arc;
 
 use shared::fault;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Duration, timeout};
 use tracing::{error, info, warn};
 
 use self::drain::Drain;
 use self::listen::Listening;
 use self::manager::ServiceManager;
+use self::reload::Changes;
+pub use self::reload::{Phase, Reloader, Rereading};
 use crate::config::Config;
 use crate::device::{Devices, kin};
 use crate::enclosure::{EnclosureError, Enclosures};
@@ -44,6 +48,7 @@ use crate::status::Board;
 use crate::system::{
     Activation, ActivationError, Asked, RuntimeFile, Signals, pulse, raise_descriptor_limit,
 };
+use crate::telemetry::traces::{NotStarted, Traces};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -61,6 +66,8 @@ pub enum StartError {
     Binaries(#[source] io::Error),
     #[error("cannot listen on http.listen = {0}")]
     Bind(SocketAddr, #[source] io::Error),
+    #[error(transparent)]
+    Traces(NotStarted),
     #[error("cannot write runtime_file = {}", .0.display())]
     RuntimeFile(PathBuf, #[source] io::Error),
 }
@@ -74,9 +81,11 @@ pub struct App {
     config: Config,
     http: Listening,
     signals: Signals,
+    rereading: Rereading,
     kit: Kit,
     routes: Routes,
     wishes: mpsc::Receiver<Demand>,
+    traces: Traces,
     _runtime_file: RuntimeFile,
 }
 
@@ -101,7 +110,11 @@ pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
 }
 
 impl App {
-    pub async fn build(config: Config, bells: Arc<Bells>) -> Result<Self, StartError> {
+    pub async fn build(
+        config: Config,
+        rereading: Rereading,
+        bells: Arc<Bells>,
+    ) -> Result<Self, StartError> {
         // Before anything else is opened.
         let activation = Activation::take().map_err(StartError::Activation)?;
         raise_descriptor_limit();
@@ -127,22 +140,31 @@ impl App {
         };
         let file = RuntimeFile::write(&config.runtime_file, http.address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
+        let traces = Traces::start(&config.traces).map_err(StartError::Traces)?;
         let (routes, wishes) = Routes::new();
-        Ok(Self { config, http, signals, kit, routes, wishes, _runtime_file: file })
+        Ok(Self {
+            config,
+            http,
+            signals,
+            rereading,
+            kit,
+            routes,
+            wishes,
+            traces,
+            _runtime_file: file,
+        })
     }
 
     /// Serves until it is asked to end, then drains (`app::drain`).
     pub async fn run(self) -> Exit {
-        let Self { config, http, mut signals, kit, routes, wishes, _runtime_file } = self;
-        let address = http.address;
-        let (shutdown, patience) = (config.shutdown.clone(), config.repository.required_timeout);
+        let Self { config, http, mut signals, rereading, kit, routes, wishes, traces, .. } = self;
+        let patience = config.repository.required_timeout;
         let enclosures = kit.enclosures.clone();
+        let parts = (kit.quotas.clone(), traces.clone());
+        let (reloader, changes) = Reloader::new(&config, rereading, &routes, parts, http.address);
+        let Changes { models: orders, http: settings } = changes;
         let turnover = Arc::new(Turnover::default());
-        let deps = HttpDeps {
-            settings: http_settings(&config, address),
-            routes: routes.clone(),
-            turnover: Arc::clone(&turnover),
-        };
+        let deps = http_deps(&settings, &routes, &traces, &turnover);
         let (main_pulse, mut turning) = pulse("the main loop");
         let (catalog_pulse, catalog_turning) = pulse("the catalog of models");
         let (http_pulse, mut http_turning) = pulse("the HTTP front end");
@@ -150,17 +172,19 @@ impl App {
         let mut catalog = Catalog::new(config, kit, routes.clone());
         let mut catalog = tokio::spawn(async move {
             catalog.open().await;
-            catalog.run(wishes, ending, catalog_turning).await;
+            catalog.run(wishes, orders, ending, catalog_turning).await;
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let hold = http.hold(routes.clone());
+        let (address, hold) = (http.address, http.hold(routes.clone()));
         let mut http = tokio::spawn(async move {
             http_turning.meanwhile(hold).await;
-            http::serve(http.listener, deps, http_turning, stopped).await;
+            http::serve(http.listener, deps, settings, http_turning, stopped).await;
         });
         let manager = ServiceManager::new(patience, routes.clone(), Arc::clone(&turnover));
+        let hangups = Arc::new(Notify::new());
         let notifier = manager.notifier();
+        tokio::spawn(reload::on_hangup(Arc::clone(&hangups), reloader.clone(), notifier));
         let manager = tokio::spawn(manager.keep_told(vec![main_pulse, catalog_pulse, http_pulse]));
         info!(http = %address, pid = std::process::id(), "listening");
 
@@ -168,7 +192,7 @@ impl App {
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End(signal) => break signal,
-                    Asked::Reload => turning.meanwhile(notifier.while_reloading(reload())).await,
+                    Asked::Reload => hangups.notify_one(),
                 },
                 () = turning.answer() => fault::hang("main_loop"),
                 // Neither ends by itself: a server that is up and deaf is worse than one that is gone.
@@ -176,39 +200,41 @@ impl App {
                 _bug = &mut catalog => return failed("the catalog of models has ended"),
             }
         };
+        let shutdown = reloader.config().shutdown.clone();
         let drain = Drain { routes, turnover, shutdown, stop, http, end };
         let (exit, tally) = drain.run(signal, &mut signals).await;
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
         manager.abort();
+        traces.flush(LAST_TRACES).await;
         let Tally { finished, refused, broken_off, .. } = tally;
         info!(?exit, finished, refused, broken_off, "ended");
         exit
     }
 }
 
-/// The place of what reads the configuration anew.
-async fn reload() {
-    warn!("SIGHUP: reloading the configuration is not supported yet; nothing has changed");
-}
-
 fn quotas(config: &Config, devices: &Devices) -> Quotas {
-    let (limits, settings) = (&config.limits, &config.devices);
-    let capacity = Capacity {
-        arenas: limits.arena_memory as u64,
-        workers: u64::from(limits.max_workers),
-        headroom: settings.headroom as u64,
-        patience: settings.release_timeout,
-    };
     let snapshots = devices.snapshots();
     let devices = devices.clone();
     let sources = Sources { snapshots, hurry: Box::new(move || devices.hurry()), kin: kin::kin };
-    Quotas::start(capacity, settings.measured.clone(), sources)
+    Quotas::start(capacity(config), config.devices.measured.clone(), sources)
+}
+
+fn capacity(config: &Config) -> Capacity {
+    let (limits, devices) = (&config.limits, &config.devices);
+    Capacity {
+        arenas: limits.arena_memory as u64,
+        workers: u64::from(limits.max_workers),
+        headroom: devices.headroom as u64,
+        patience: devices.release_timeout,
+    }
 }
 
 /// How long processes that were killed may take to go.
 const LAST_KILLS: Duration = Duration::from_secs(1);
+/// How long the last spans may take to be sent.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 /// How long their folders and control groups may take; what is left is swept at the next start.
 const LAST_FOLDERS: Duration = Duration::from_secs(1);
 
@@ -225,14 +251,28 @@ fn failed(what: &'static str) -> Exit {
     Exit::Failed
 }
 
-fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {
+fn http_deps(
+    settings: &watch::Receiver<HttpSettings>,
+    routes: &Routes,
+    traces: &Traces,
+    turnover: &Arc<Turnover>,
+) -> HttpDeps {
+    HttpDeps {
+        settings: settings.borrow().clone(),
+        routes: routes.clone(),
+        turnover: Arc::clone(turnover),
+        traces: traces.clone(),
+    }
+}
+
+fn http_settings(config: &Config, address: SocketAddr, buffers: Arc<ByteBudget>) -> HttpSettings {
     let (http, limits) = (&config.http, &config.limits);
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     HttpSettings {
         max_body: limits.max_body,
         max_decompressed: limits.max_decompressed,
         max_reply: limits.max_reply,
-        buffers: Arc::new(ByteBudget::new(limits.buffer_memory)),
+        buffers,
         max_chunks: count(limits.max_chunks),
         max_json_depth: usize::from(limits.max_json_depth),
         max_connections: count(http.max_connections),

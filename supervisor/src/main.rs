@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use supervisor::app::{App, runtime};
+use supervisor::app::{App, Rereading, runtime};
 use supervisor::cli::{Cli, Command};
-use supervisor::config::Config;
+use supervisor::config::{Config, Origin};
 use supervisor::exit::Exit;
 use supervisor::inventory::{Form, Inventory};
 use supervisor::telemetry::start_logs;
@@ -22,7 +22,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve(args) => configured(args.config.as_deref(), &args.set, serve),
+        Command::Serve(args) => {
+            let origin = Origin::new(args.config.as_deref(), &args.set);
+            configured(args.config.as_deref(), &args.set, |config| serve(config, origin))
+        }
         Command::Check(args) => configured(args.config.as_deref(), &args.set, |_| {
             say("the configuration is good");
             Ok(Exit::Ok)
@@ -54,11 +57,12 @@ fn configured(
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<Exit> {
-    start_logs(&config.log)?;
+fn serve(config: Config, origin: Origin) -> anyhow::Result<Exit> {
+    let logs = start_logs(&config.log)?;
     let (runtime, bells) = runtime(&config)?;
     let exit = runtime.block_on(async {
-        let app = App::build(config, bells).await.context("cannot start")?;
+        let rereading = Rereading { origin, logs };
+        let app = App::build(config, rereading, bells).await.context("cannot start")?;
         Ok(app.run().await)
     });
     // A scan of a disk that does not answer must not keep the process.

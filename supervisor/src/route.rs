@@ -23,6 +23,8 @@ use crate::schema::Schema;
 pub struct Route {
     parts: RouteParts,
     schema: ArcSwap<Schema>,
+    /// Nanoseconds from admission to reply.
+    infer_timeout: AtomicU64,
     next_request: AtomicU64,
     /// What has taken this route's place, for requests that still hold this one.
     successor: ArcSwapOption<Route>,
@@ -31,6 +33,7 @@ pub struct Route {
 impl Route {
     pub fn new(parts: RouteParts, schema: Schema) -> Self {
         Self {
+            infer_timeout: AtomicU64::new(nanos(parts.infer_timeout)),
             parts,
             schema: ArcSwap::from_pointee(schema),
             next_request: AtomicU64::new(1),
@@ -70,7 +73,12 @@ impl Route {
 
     /// When a request that arrives now must have been answered.
     pub fn deadline(&self) -> Instant {
-        Instant::now() + self.parts.infer_timeout
+        Instant::now() + Duration::from_nanos(self.infer_timeout.load(Ordering::Relaxed))
+    }
+
+    /// For requests that come from now on.
+    pub fn set_infer_timeout(&self, timeout: Duration) {
+        self.infer_timeout.store(nanos(timeout), Ordering::Relaxed);
     }
 
     /// A number for one request, never used before by this route.
@@ -393,6 +401,24 @@ impl Routes {
         });
         self.shared.changes.send_replace(());
     }
+
+    /// Forgets a model that is in no repository any more.
+    pub fn remove(&self, model: &ModelName) {
+        self.shared.models.rcu(|models| {
+            let mut models = BTreeMap::clone(models);
+            models.remove(model);
+            models
+        });
+    }
+
+    /// The models that must be ready.
+    pub fn required(&self) -> Arc<BTreeSet<ModelName>> {
+        self.shared.required.load_full()
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A model that was unloaded on purpose is not missed.

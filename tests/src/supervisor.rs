@@ -63,6 +63,7 @@ pub fn command(folder: &Path, arguments: &[&str]) -> Command {
 pub struct Builder {
     repository: Repository,
     settings: Vec<String>,
+    file: Option<String>,
     user: Option<u32>,
     within: Vec<String>,
     environment: Vec<(String, OsString)>,
@@ -111,6 +112,14 @@ impl Builder {
         self
     }
 
+    /// With a configuration file, which [`Supervisor::configure`] can replace. `MODELS` in it is the
+    /// folder of the repository, which is served unless the file says otherwise.
+    #[must_use]
+    pub fn file(mut self, text: &str) -> Self {
+        self.file = Some(text.to_owned());
+        self
+    }
+
     /// As this user, with no group but the one of the same number. Takes a test that is root.
     #[must_use]
     pub fn user(mut self, user: u32) -> Self {
@@ -153,7 +162,7 @@ impl Builder {
 
     /// Starts it and waits until it listens.
     pub fn start_unready(self) -> Supervisor {
-        let Self { repository, settings, user, within, environment, listener } = self;
+        let Self { repository, settings, file, user, within, environment, listener } = self;
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let runtime_file = folder.path().join("run/bulkhead.json");
         let own = [
@@ -162,8 +171,8 @@ impl Builder {
             // A thread a core says nothing more on machines with many of them.
             "limits.threads=2".into(),
             assignment("runtime_file=", &runtime_file),
-            format!("repository.paths=[{:?}]", repository.path()).into(),
         ];
+        let models = format!("repository.paths=[{:?}]", repository.path());
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).expect("the folder is ours");
         let programs = match user {
@@ -183,6 +192,13 @@ impl Builder {
             }
         };
         command.arg("serve").current_dir(folder.path()).env("TMPDIR", &temporary);
+        match &file {
+            None => command.args(["--set", &models]),
+            Some(text) => {
+                write_config(folder.path(), text, &repository);
+                command.args(["--config", CONFIG])
+            }
+        };
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
@@ -205,6 +221,17 @@ impl Builder {
         supervisor.address = supervisor.wait_until_it_listens();
         supervisor
     }
+}
+
+/// The configuration of a server that has a file.
+const CONFIG: &str = "bulkhead.toml";
+
+/// In one step, as an operator should: the server may read it at any moment.
+fn write_config(folder: &Path, text: &str, repository: &Repository) {
+    let aside = folder.join("bulkhead.toml.new");
+    let models = repository.path().display().to_string();
+    fs::write(&aside, text.replace("MODELS", &models)).expect("the folder is ours");
+    fs::rename(aside, folder.join(CONFIG)).expect("the folder is ours");
 }
 
 /// The programs once more, below `folder`: a build is often in a home that is closed to others.
@@ -240,6 +267,9 @@ fn assignment(key: &str, path: &Path) -> OsString {
     text.push(path);
     text
 }
+
+/// How a reload ends.
+pub const RELOADED: [&str; 2] = ["configuration reloaded", "not reloaded; nothing has changed"];
 
 /// A running server. When dropped it is killed, and no worker may be left.
 #[derive(Debug)]
@@ -283,6 +313,38 @@ impl Supervisor {
 
     pub fn runtime_file(&self) -> &Path {
         &self.runtime_file
+    }
+
+    /// The configuration file of a server that was given one.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// Replaces the configuration file; see [`Builder::file`].
+    pub fn configure(&self, text: &str) {
+        write_config(self.folder.path(), text, &self.repository);
+    }
+
+    /// Has the server read its configuration again, waits until it has, and gives what it logged.
+    pub fn reload(&self) -> Vec<Value> {
+        let before = self.logs.events().len();
+        let done = |event: &Value| {
+            RELOADED.iter().any(|message| event["message"].as_str() == Some(message))
+        };
+        let finished = |events: &[Value]| events.iter().filter(|event| done(event)).count();
+        let reloads = finished(&self.logs.events());
+        self.signal(Signal::SIGHUP);
+        let events = wait::until("the end of a reload", || {
+            let events = self.logs.events();
+            (finished(&events) > reloads).then_some(events)
+        });
+        events[before..].to_vec()
+    }
+
+    /// Replaces the configuration file and has it read.
+    pub fn reload_with(&self, text: &str) -> Vec<Value> {
+        self.configure(text);
+        self.reload()
     }
 
     /// Where its workers have their scratch folders.

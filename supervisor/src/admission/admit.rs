@@ -11,6 +11,7 @@ use crate::request::{InferHead, Repeat, RequestError, What};
 use crate::route::Route;
 use crate::schedule::Claim;
 use crate::schema::{Fitted, Schema};
+use crate::telemetry::traces::{Mark, Trail};
 
 /// A request that has a slot; its inputs can be written.
 #[derive(Debug)]
@@ -27,24 +28,28 @@ pub struct Admitted {
 
 /// Checks `head` against the route's schema and waits for a slot, at most until `deadline`. If the
 /// model is loaded anew meanwhile, the request goes to what has taken the route's place, but never
-/// to another version than `asked`.
+/// to another version than `asked`. `trail` takes note.
 pub async fn admit(
     route: &Arc<Route>,
     asked: Option<ModelVersion>,
     head: &InferHead,
-    deadline: Instant,
+    (deadline, trail): (Instant, &Trail),
 ) -> Result<Admitted, RequestError> {
     let mut route = Arc::clone(route);
     let fits = |next: &Arc<Route>| asked.is_none_or(|version| version == next.version());
     loop {
         let schema = route.schema();
         let Fitted { inputs, outputs } = schema.fit(head)?;
-        if let Some(rows) = schema.rows(head) {
+        let rows = schema.rows(head);
+        trail.admitted(route.version().get(), rows);
+        if let Some(rows) = rows {
             route.batch_cap().check(route.model(), rows)?;
         }
+        trail.mark(Mark::Asked);
         let successor = || route.successor().filter(fits);
         match (route.queue().acquire(Claim::ANY, deadline).await, successor()) {
             (Ok(mut lease), _) => {
+                trail.mark(Mark::Leased);
                 lease.lay_out(&inputs)?;
                 let id = route.next_request();
                 let repeat = head.repeat;
@@ -84,10 +89,10 @@ impl Admitted {
     }
 
     /// Hands the request to a worker and waits for its reply, at most until the deadline.
-    pub async fn run(self) -> Result<Reply, RequestError> {
+    pub async fn run(self, trail: &Trail) -> Result<Reply, RequestError> {
         let Self { id, route, schema, lease, inputs, outputs, repeat, deadline } = self;
         let order = Order { request: id, wanted: outputs.wanted, deadline };
-        let completed = Road { route: &route, order, repeat }.travel(lease).await?;
+        let completed = Road { route: &route, order, repeat, trail }.travel(lease).await?;
         let reply = completed.into_reply(&outputs, |desc| schema.output(desc))?;
         if let Some(schema) = schema.learned(&inputs, reply.descs()) {
             route.learn(schema);

@@ -13,12 +13,14 @@ use crate::lane::{Casualty, Completed, Lease, Order, Pending, RunError, Stash, U
 use crate::request::{Repeat, RequestError, What};
 use crate::route::Route;
 use crate::schedule::{Claim, Coming, Company};
+use crate::telemetry::traces::{Mark, Trail};
 
 #[derive(Debug)]
 pub(super) struct Road<'a> {
     pub(super) route: &'a Arc<Route>,
     pub(super) order: Order,
     pub(super) repeat: Repeat,
+    pub(super) trail: &'a Trail,
 }
 
 /// A filled slot, and in which company it may be published.
@@ -149,6 +151,7 @@ impl Road<'_> {
         let pending = self.publish(leg).await?;
         match pending.answer(self.order.deadline).await {
             Ok(completed) => {
+                self.trail.completed(completed.compute_time());
                 if let Some(fingerprint) = fingerprint.filter(|_| completed.was_run()) {
                     self.watchlist().answered(fingerprint);
                 }
@@ -166,7 +169,10 @@ impl Road<'_> {
         let claim = Claim { company, coming: Coming::Back };
         loop {
             let stash = match lease.publish(&self.order) {
-                Ok(pending) => return Ok(pending),
+                Ok(pending) => {
+                    self.trail.mark(Mark::Published);
+                    return Ok(pending);
+                }
                 Err(Unpublished { error, lease }) if error.what == What::NotReady => lease.stash(),
                 Err(Unpublished { error, .. }) => return Err(error),
             };

@@ -12,11 +12,13 @@ use tracing_subscriber::EnvFilter;
 
 use super::check_models;
 use super::flat;
-use super::raw::{Raw, RawDevices, RawHttp, RawLimits, RawLog, RawRepository, RawShutdown};
+use super::raw::{
+    Raw, RawDevices, RawHttp, RawLimits, RawLog, RawRepository, RawShutdown, RawTraces,
+};
 use super::reader::Reader;
 use super::settings::{
     Cgroup, Config, Devices, Http, Limits, Log, LogFormat, NvmlLibrary, Repository,
-    RepositoryControl, Required, Shutdown, Startup, Symlinks,
+    RepositoryControl, Required, Shutdown, Startup, Symlinks, Traces,
 };
 use super::value::Size;
 
@@ -39,6 +41,8 @@ const SCRATCH: &str = ".run/scratch";
 const MEASURED: &str = ".run/measured.json";
 /// Shorter, and the questions take longer than the pauses.
 const POLL_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+const SAMPLE: RangeInclusive<f64> = 0.0..=1.0;
+const TRACES_QUEUE: RangeInclusive<u32> = 16..=65_536;
 const HEADROOM: RangeInclusive<Size> = Size(0)..=Size(1 << 40);
 
 /// Reads everything; what was wrong is in the reader, and has its default in the result.
@@ -54,6 +58,7 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
         runtime_file: reader.path("runtime_file", raw.runtime_file.as_ref(), RUNTIME_FILE),
         scratch: reader.path("scratch", raw.scratch.as_ref(), SCRATCH),
         log: log(reader, &raw.log),
+        traces: traces(reader, &raw.traces),
         http: http(reader, &raw.http),
         limits,
         devices: devices(reader, &raw.devices),
@@ -85,6 +90,44 @@ fn log(reader: &mut Reader, raw: &RawLog) -> Log {
         |value| value.as_str().filter(|text| is_filter(text)).map(str::to_owned),
     );
     Log { format: format.unwrap_or(default.format), filter: filter.unwrap_or(default.filter) }
+}
+
+fn traces(reader: &mut Reader, raw: &RawTraces) -> Traces {
+    let default = Traces::default();
+    let endpoint = reader.parsed(
+        "traces.endpoint",
+        raw.endpoint.as_ref(),
+        "\"off\", or where a collector takes OTLP over HTTP, as \"http://127.0.0.1:4318\"",
+        |value| match value.as_str()? {
+            "off" => Some(None),
+            text => is_endpoint(text).then(|| Some(text.to_owned())),
+        },
+    );
+    let (sample, timeout) = (raw.sample.as_ref(), raw.timeout.as_ref());
+    Traces {
+        endpoint: endpoint.unwrap_or(default.endpoint),
+        sample: reader.quantity("traces.sample", sample, &SAMPLE, default.sample),
+        timeout: reader.quantity("traces.timeout", timeout, &TIMEOUT, default.timeout),
+        queue: reader.quantity("traces.queue", raw.queue.as_ref(), &TRACES_QUEUE, default.queue),
+    }
+}
+
+/// A host, perhaps a port, perhaps a path, and nothing else: no user, no query.
+fn is_endpoint(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = match authority.rsplit_once(':') {
+        // The last colon of an IPv6 address without a port is inside its brackets.
+        Some((host, port)) if !port.ends_with(']') => {
+            if port.parse::<u16>().is_err() {
+                return false;
+            }
+            host
+        }
+        Some(_) | None => authority,
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~[]:/".contains(c);
+    !host.is_empty() && rest.chars().all(plain)
 }
 
 fn is_filter(text: &str) -> bool {

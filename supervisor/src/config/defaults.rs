@@ -7,12 +7,18 @@ use std::time::Duration;
 use super::settings::{
     Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log, LogFormat,
     NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
-    Segments, Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
+    Segments, Shutdown, SlotSize, Start, Startup, Symlinks, Traces, WorkerSettings,
 };
 
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Auto, filter: "info".to_owned() }
+    }
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, sample: 0.1, timeout: Duration::from_secs(5), queue: 1024 }
     }
 }
 

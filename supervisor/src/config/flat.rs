@@ -22,9 +22,9 @@ pub struct Entry {
 /// What it takes for a changed value to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// Holds for what comes next: requests, connections, starts of workers.
+    /// Nothing: it holds for what comes next (requests, connections, restarts, the next wait).
     Live,
-    /// New workers for the models that it touches.
+    /// New workers for the models that it touches, which take the place of the old ones.
     Workers,
     /// A restart of the server.
     Server,
@@ -37,6 +37,7 @@ impl Config {
         list.add("runtime_file", path(&self.runtime_file), Effect::Server);
         list.add("scratch", path(&self.scratch), Effect::Server);
         self.add_log_and_http(&mut list);
+        self.add_traces(&mut list);
         self.add_limits(&mut list);
         self.add_devices(&mut list);
         self.add_repository(&mut list);
@@ -60,7 +61,7 @@ impl Config {
             LogFormat::Json => "json",
         };
         list.add("log.format", quote(format), Effect::Server);
-        list.add("log.filter", quote(&self.log.filter), Effect::Server);
+        list.add("log.filter", quote(&self.log.filter), Effect::Live);
         let http = &self.http;
         let control = match http.repository_control {
             RepositoryControl::Loopback => quote("loopback"),
@@ -82,6 +83,19 @@ impl Config {
         list.add("http.repository_control", control, Effect::Live);
     }
 
+    fn add_traces(&self, list: &mut List) {
+        let traces = &self.traces;
+        let endpoint = traces.endpoint.as_deref().unwrap_or("off");
+        for (key, value, effect) in [
+            ("endpoint", quote(endpoint), Effect::Server),
+            ("sample", traces.sample.to_string(), Effect::Live),
+            ("timeout", quote(&show_duration(traces.timeout)), Effect::Server),
+            ("queue", traces.queue.to_string(), Effect::Server),
+        ] {
+            list.add(&format!("traces.{key}"), value, effect);
+        }
+    }
+
     fn add_limits(&self, list: &mut List) {
         let limits = &self.limits;
         let threads = limits.threads.map_or_else(|| quote("auto"), |n| n.to_string());
@@ -92,7 +106,7 @@ impl Config {
             Effect::Live,
         );
         list.add("limits.max_reply", quote(&show_size(limits.max_reply)), Effect::Live);
-        list.add("limits.buffer_memory", quote(&show_size(limits.buffer_memory)), Effect::Server);
+        list.add("limits.buffer_memory", quote(&show_size(limits.buffer_memory)), Effect::Live);
         list.add("limits.max_chunks", limits.max_chunks.to_string(), Effect::Live);
         list.add("limits.max_json_depth", limits.max_json_depth.to_string(), Effect::Live);
         list.add("limits.max_models", limits.max_models.to_string(), Effect::Live);
@@ -115,15 +129,15 @@ impl Config {
             NvmlLibrary::Path(file) => path(file),
         };
         let time = |time| quote(&show_duration(time));
-        for (key, value) in [
-            ("nvml", nvml),
-            ("poll_interval", time(devices.poll_interval)),
-            ("answer_timeout", time(devices.answer_timeout)),
-            ("headroom", quote(&show_size(devices.headroom))),
-            ("release_timeout", time(devices.release_timeout)),
-            ("measured", path(&devices.measured)),
+        for (key, value, effect) in [
+            ("nvml", nvml, Effect::Server),
+            ("poll_interval", time(devices.poll_interval), Effect::Server),
+            ("answer_timeout", time(devices.answer_timeout), Effect::Server),
+            ("headroom", quote(&show_size(devices.headroom)), Effect::Live),
+            ("release_timeout", time(devices.release_timeout), Effect::Live),
+            ("measured", path(&devices.measured), Effect::Server),
         ] {
-            list.add(&format!("devices.{key}"), value, Effect::Server);
+            list.add(&format!("devices.{key}"), value, effect);
         }
     }
 
@@ -147,6 +161,13 @@ impl Config {
         list.add("repository.required_timeout", quote(&patience), Effect::Live);
         list.add("repository.follow_symlinks", follow.to_string(), Effect::Live);
     }
+}
+
+/// The keys of one model, without a section before them, and without `enabled`.
+pub(super) fn model_entries(settings: &ModelSettings) -> Vec<Entry> {
+    let mut list = List::default();
+    list.add_model("worker", "restart", settings);
+    list.0
 }
 
 /// The section of one model.

@@ -19,6 +19,28 @@ pub const DEFAULT_FILE: &str = "config.toml";
 /// Largest file that is read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    file: Option<PathBuf>,
+    overrides: Vec<String>,
+}
+
+impl Origin {
+    /// `file`, or [`DEFAULT_FILE`] if there is one now: what was read once is demanded later, so that
+    /// a file that is gone is an error and not a configuration that says nothing.
+    #[must_use]
+    pub fn new(file: Option<&Path>, overrides: &[String]) -> Self {
+        let default = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
+        Self { file: file.map(Path::to_owned).or_else(default), overrides: overrides.to_vec() }
+    }
+
+    /// Reads the file and checks the whole.
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.file.as_deref(), &self.overrides)
+    }
+}
+
 impl Config {
     /// Reads `path`, or [`DEFAULT_FILE`] if there is one, lays `overrides` (each `KEY=VALUE`) over
     /// it and checks the whole.

@@ -3,7 +3,8 @@
 //! A file and `--set` overrides become one TOML table (`load`), in which each unknown key is
 //! found (`schema`); the table becomes `Raw` (`raw`: right keys, any values), and that becomes a
 //! [`Config`] (`check`: cannot hold a bad value). All errors of a configuration are reported
-//! together. A [`Diff`] says what a second configuration would change in a running server.
+//! together. A [`Diff`] says what a second configuration would change in a running server, and
+//! [`Config::reloaded`] what holds there once it was applied.
 //!
 //! Nothing here binds, spawns or allocates. Invariant: every key has a default and a range, and
 //! both stand in `config.toml` at the root of the repository (a test compares them).
@@ -18,6 +19,7 @@ mod load;
 mod overrides;
 mod raw;
 mod reader;
+mod reload;
 mod schema;
 mod settings;
 #[cfg(test)]
@@ -27,10 +29,10 @@ mod value;
 pub use diff::{Change, Diff};
 pub use error::{ConfigError, ConfigErrors};
 pub use flat::{Effect, Entry};
-pub use load::DEFAULT_FILE;
+pub use load::{DEFAULT_FILE, Origin};
 pub use settings::{
     Backoff, Cgroup, Config, Confinement, Devices, Enabled, GpuLimits, HostLimits, Http, Limits,
     Log, LogFormat, ModelSettings, NvmlLibrary, OnOom, PoisonSettings, Repository,
     RepositoryControl, Required, RestartSettings, Segments, Shutdown, SlotSize, Start, Startup,
-    Symlinks, WorkerSettings,
+    Symlinks, Traces, WorkerSettings,
 };

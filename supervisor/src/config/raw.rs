@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) runtime_file: Option<Value>,
     pub(super) scratch: Option<Value>,
     pub(super) log: RawLog,
+    pub(super) traces: RawTraces,
     pub(super) http: RawHttp,
     pub(super) limits: RawLimits,
     pub(super) devices: RawDevices,
@@ -45,6 +46,7 @@ impl Raw {
         "runtime_file",
         "scratch",
         "log",
+        "traces",
         "http",
         "limits",
         "devices",
@@ -57,6 +59,8 @@ impl Raw {
 }
 
 section!(RawLog { format, filter });
+
+section!(RawTraces { endpoint, sample, timeout, queue });
 
 section!(RawHttp {
     listen,

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::error::ConfigError;
 use super::raw::{
     Raw, RawBackoff, RawDevices, RawHttp, RawLimits, RawLog, RawModel, RawRepository, RawRestart,
-    RawShutdown, RawWorker,
+    RawShutdown, RawTraces, RawWorker,
 };
 
 /// What may stand below a key.
@@ -21,6 +21,7 @@ fn below(path: &[&str]) -> Below {
     match path {
         [] => Below::Keys(Raw::KEYS.to_vec()),
         ["log"] => Below::Keys(RawLog::KEYS.to_vec()),
+        ["traces"] => Below::Keys(RawTraces::KEYS.to_vec()),
         ["http"] => Below::Keys(RawHttp::KEYS.to_vec()),
         ["limits"] => Below::Keys(RawLimits::KEYS.to_vec()),
         ["devices"] => Below::Keys(RawDevices::KEYS.to_vec()),

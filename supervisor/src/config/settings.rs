@@ -17,6 +17,7 @@ pub struct Config {
     /// The folder of the workers' scratch folders.
     pub scratch: PathBuf,
     pub log: Log,
+    pub traces: Traces,
     pub http: Http,
     pub limits: Limits,
     pub devices: Devices,
@@ -53,6 +54,19 @@ pub enum LogFormat {
     Auto,
     Human,
     Json,
+}
+
+/// Traces of requests, for an OpenTelemetry collector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// `http://HOST:PORT`, perhaps with a path; `None` is off.
+    pub endpoint: Option<String>,
+    /// The share of requests without a parent that are sampled, 0 to 1.
+    pub sample: f64,
+    /// For the collector to take what it is sent.
+    pub timeout: Duration,
+    /// Requests whose spans may wait to be sent; what is more is dropped.
+    pub queue: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -193,6 +193,13 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "log.filter = \"a=b=c\": expected a level (off, error, warn, info, debug, trace) or \
              directives as \"info,supervisor::lane=debug\"",
     ),
+    (
+        "traces.endpoint = \"127.0.0.1:4318\"",
+        "traces.endpoint = \"127.0.0.1:4318\": expected \"off\", or where a collector takes OTLP over \
+         HTTP, as \"http://127.0.0.1:4318\"",
+    ),
+    ("traces.sample = 1.5", "traces.sample = 1.5: expected a number from 0 to 1"),
+    ("traces.queue = 1", "traces.queue = 1: expected a whole number from 16 to 65536"),
     ("runtime_file = \"\"", "runtime_file = \"\": expected a path"),
     ("repository.paths = \"a\"", "repository.paths = \"a\": expected a list of paths"),
     (
@@ -229,6 +236,28 @@ const BAD_VALUES: &[(&str, &str)] = &[
          \"stop\"",
     ),
 ];
+
+#[test]
+fn endpoints_of_collectors_are_plain() {
+    let endpoint = |text: &str| load_with(&format!("traces.endpoint = {text:?}"), &[]);
+    for good in ["http://a", "http://a:1/x/y", "http://[::1]:4318", "http://[::1]", "http://a-b.c/"]
+    {
+        assert_eq!(endpoint(good).unwrap().traces.endpoint.as_deref(), Some(good));
+    }
+    assert_eq!(endpoint("off").unwrap().traces.endpoint, None);
+    for bad in [
+        "",
+        "http://",
+        "http://:1",
+        "http://a:b",
+        "http://u@a",
+        "http://a?b",
+        "https://a",
+        "http://a b",
+    ] {
+        assert!(endpoint(bad).is_err(), "{bad}");
+    }
+}
 
 #[test]
 fn kinds_of_exits_are_read_one_by_one() {

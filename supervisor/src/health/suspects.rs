@@ -108,6 +108,14 @@ impl Suspects {
         self.policy
     }
 
+    /// For a reload: convictions stay what they are, for as long as the new time says.
+    pub fn set_policy(&mut self, policy: PoisonPolicy) {
+        self.policy = policy;
+        if policy.after == 0 {
+            self.entries.clear();
+        }
+    }
+
     /// Entries that have not been seen to be too old.
     #[must_use]
     pub fn len(&self) -> usize {

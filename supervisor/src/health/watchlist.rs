@@ -49,6 +49,13 @@ impl Watchlist {
         self.lock().policy().after > 0
     }
 
+    /// For a reload: convictions stay what they are, for as long as the new time says.
+    pub fn set_policy(&self, policy: PoisonPolicy) {
+        let mut suspects = self.lock();
+        suspects.set_policy(policy);
+        self.count(&suspects);
+    }
+
     /// A fingerprint to be taken of a request that wants these outputs.
     pub fn prints(&self, wanted: u64) -> Prints<impl Hasher + use<>> {
         let mut hasher = self.keys.build_hasher();

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::id::ModelName;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{self, JoinError, JoinSet};
 use tracing::{info, warn};
 
 use super::instance::Kit;
-use super::keeper::{Ask, Done, Keeper, KeeperParts};
+use super::keeper::{Ask, DISABLED, Done, Keeper, KeeperParts, Reconfigure};
+use super::reload::Order;
 use crate::config::{Config, Enabled, Required};
 use crate::repository::{ScanError, Scanner};
 use crate::request::{RequestError, What};
@@ -27,6 +29,10 @@ pub struct Catalog {
     kit: Kit,
     routes: Routes,
     keepers: BTreeMap<ModelName, mpsc::Sender<Ask>>,
+    /// Models that are in no repository any more and are on their way out.
+    leaving: BTreeMap<ModelName, task::Id>,
+    /// The task for each of them, which ends when nothing is left of it.
+    farewells: JoinSet<ModelName>,
 }
 
 /// What the server's end asks of the catalog.
@@ -41,7 +47,8 @@ pub enum Ending {
 impl Catalog {
     pub fn new(config: Config, kit: Kit, routes: Routes) -> Self {
         let scanner = Scanner::new(&config);
-        Self { config, scanner, kit, routes, keepers: BTreeMap::new() }
+        let (keepers, leaving) = (BTreeMap::new(), BTreeMap::new());
+        Self { config, scanner, kit, routes, keepers, leaving, farewells: JoinSet::new() }
     }
 
     /// Lists what the repositories hold and begins to load what the configuration names. A model
@@ -60,8 +67,7 @@ impl Catalog {
             }
             let enabled = self.config.model(&name).enabled == Enabled::Yes;
             if !enabled {
-                let reason = "disabled by the configuration";
-                self.tell(&name, reason);
+                self.tell(&name, DISABLED);
             }
             let wanted = self.config.repository.startup.includes(&name) && enabled;
             self.keeper(&name);
@@ -88,17 +94,19 @@ impl Catalog {
     }
 
     /// Why a model has no version.
-    fn tell(&self, name: &ModelName, problem: &str) {
+    pub(super) fn tell(&self, name: &ModelName, problem: &str) {
         self.routes.update(name, |entry| entry.problem = Some(problem.to_owned()));
         let enabled = self.config.model(name).enabled == Enabled::Yes;
         let card = ModelCard { enabled, problem: problem.to_owned(), ..ModelCard::default() };
         self.kit.board.hang(name, &card);
     }
 
-    /// Serves wishes until the server ends and every process is gone.
+    /// Serves wishes, and takes in other configurations, until the server ends and every process is
+    /// gone.
     pub async fn run(
         mut self,
         mut wishes: mpsc::Receiver<Demand>,
+        mut reloads: mpsc::Receiver<Order>,
         mut end: mpsc::Receiver<Ending>,
         mut pulse: Answers,
     ) {
@@ -110,6 +118,8 @@ impl Catalog {
                     None => return,
                 },
                 () = pulse.answer() => {}
+                Some(order) = reloads.recv() => self.reload(order),
+                Some(gone) = self.farewells.join_next_with_id() => self.bury(gone),
                 ending = end.recv() => match ending {
                     Some(Ending::Drain(drained)) => {
                         wishes.close();
@@ -129,7 +139,8 @@ impl Catalog {
 
     async fn grant(&mut self, demand: Demand) {
         let Demand { model, wish, done } = demand;
-        match (wish, self.keepers.contains_key(&model)) {
+        let known = self.keepers.contains_key(&model) && !self.leaving.contains_key(&model);
+        match (wish, known) {
             (Wish::Unload(_), false) => refuse(done, unknown(&model)),
             (Wish::Unload(answered), true) => self.ask(&model, Ask::Unload(done, answered)),
             (Wish::Load, true) => self.ask(&model, Ask::Load(done)),
@@ -151,7 +162,10 @@ impl Catalog {
                 let message = format!("failed to load '{model}', it is in no repository");
                 refuse(done, RequestError::new(What::UnknownModel, message));
             }
-            Ok(_) => self.ask(&model, Ask::Load(done)),
+            Ok(_) => {
+                self.leaving.remove(&model);
+                self.ask(&model, Ask::Load(done));
+            }
             Err(error) => refuse(done, RequestError::new(What::Internal, error.to_string())),
         }
     }
@@ -202,7 +216,56 @@ impl Catalog {
                 refuse(done, RequestError::new(What::NotReady, full));
             }
             // If the task has ended, the sender inside is dropped and its waiter is told.
-            Err(TrySendError::Full(Ask::Kill) | TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(Ask::Kill | Ask::Reconfigure(_)) | TrySendError::Closed(_)) => {}
+        }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// The models that have a task and are to keep it.
+    pub(super) fn known(&self) -> impl Iterator<Item = &ModelName> {
+        self.keepers.keys().filter(|name| !self.leaving.contains_key(*name))
+    }
+
+    /// Takes over another configuration, for models that come.
+    pub(super) fn adopt(&mut self, config: Config) {
+        self.scanner = Scanner::new(&config);
+        self.config = config;
+    }
+
+    /// Hands a model's task other settings; `Err` if it has too much to do.
+    pub(super) fn reconfigure(
+        &mut self,
+        model: &ModelName,
+        ask: Reconfigure,
+    ) -> Result<(), TrySendError<Ask>> {
+        self.leaving.remove(model);
+        self.keeper(model).try_send(Ask::Reconfigure(Box::new(ask)))
+    }
+
+    /// Ends a model's task when `forgotten` is told.
+    pub(super) fn see_off(&mut self, model: &ModelName, forgotten: oneshot::Receiver<()>) {
+        let name = model.clone();
+        let task = self.farewells.spawn(async move {
+            let _told_or_dropped = forgotten.await;
+            name
+        });
+        self.leaving.insert(model.clone(), task.id());
+    }
+
+    /// The task ends with its inbox, unless somebody has wished for the model again.
+    fn bury(&mut self, gone: Result<(task::Id, ModelName), JoinError>) {
+        if let Ok((task, name)) = gone
+            && self.leaving.get(&name) == Some(&task)
+        {
+            self.leaving.remove(&name);
+            self.keepers.remove(&name);
         }
     }
 

@@ -19,6 +19,7 @@ use tracing::debug;
 
 use super::history::LastWords;
 use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit, WorkerView};
+use super::live::Live;
 use super::reservation::Reservation;
 use super::tenancy::Tenancy;
 use super::worker::{Report, Worker};
@@ -38,6 +39,8 @@ use judge::JUDGE_EVERY;
 #[derive(Debug)]
 pub(super) struct Driver {
     spec: Arc<InstanceSpec>,
+    /// What of the settings changes meanwhile.
+    live: watch::Receiver<Live>,
     kit: Kit,
     queue: Arc<SlotQueue>,
     machine: Machine,
@@ -96,7 +99,8 @@ impl Driver {
         queue: Arc<SlotQueue>,
         inbox: mpsc::Receiver<Asked>,
     ) -> Self {
-        let machine = Machine::new(spec.policy.clone());
+        let mut live = spec.live.clone();
+        let machine = Machine::new(live.borrow_and_update().policy.clone());
         let (state, status) = (machine.state().name(), machine.status());
         let history = kit.archive.of(&spec.id);
         let (view, _) = watch::channel(InstanceView {
@@ -110,6 +114,7 @@ impl Driver {
         });
         Self {
             spec: Arc::new(spec),
+            live,
             kit,
             queue,
             machine,
@@ -211,6 +216,11 @@ impl Driver {
     }
 
     async fn handle(&mut self, event: Event) {
+        // Looked at only now: until something happens, nothing depends on it.
+        if self.live.has_changed().unwrap_or(false) {
+            let policy = self.live.borrow_and_update().policy.clone();
+            self.machine.set_policy(policy);
+        }
         self.pending.push_back(event);
         while let Some(event) = self.pending.pop_front() {
             debug!(instance = %self.spec.id, state = self.machine.state().name(), ?event);

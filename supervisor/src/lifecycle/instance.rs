@@ -13,8 +13,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::archive::Archive;
 use super::driver::Driver;
 use super::history::History;
+use super::live::Live;
 use super::seating::Seating;
-use super::{Event, Policy, State, Status, card};
+use super::{Event, State, Status, card};
 use crate::config::{self, GpuLimits, HostLimits};
 use crate::device::Devices;
 use crate::enclosure::{Enclosures, LimitsReport};
@@ -52,20 +53,22 @@ pub struct InstanceSpec {
     pub seating: Seating,
     pub gpu: GpuLimits,
     pub geometry: Geometry,
-    pub policy: Policy,
     pub health: HealthPolicy,
     /// What the worker gives up, but for what its enclosure says: `scratch` and `data_limit`.
     pub confinement: Confinement,
     pub level: config::Confinement,
     pub host: HostLimits,
-    pub handshake_timeout: Duration,
-    /// Longest time that one inference may take before its worker counts as hung.
-    pub infer_timeout: Duration,
-    /// How long nobody must have used the model for its worker to end; `None`: for ever.
-    pub idle_timeout: Option<Duration>,
+    /// What may change meanwhile.
+    pub live: watch::Receiver<Live>,
     /// What all instances of the version share.
     pub batch_cap: Arc<BatchCap>,
     pub log: LogLimits,
+}
+
+impl InstanceSpec {
+    pub(super) fn handshake_timeout(&self) -> Duration {
+        self.live.borrow().handshake_timeout
+    }
 }
 
 /// What can be seen of an instance at a moment.

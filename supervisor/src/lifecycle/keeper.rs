@@ -4,16 +4,22 @@
 //! load, nothing there:  incoming set is published at once, so that its loading is seen
 //! load, something there: incoming set loads beside the current one; when it is ready the routes
 //!                        move, then the old set drains; if it fails, the current one stays
+//! other settings:       the same with the new ones, or nothing but new settings (`reconfigure`)
 //! unload:               current (and incoming) sets drain; answered when their processes are gone
 //! ```
 
+mod reconfigure;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use shared::id::{ModelName, ModelVersion};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
+use self::reconfigure::Farewell;
+pub(super) use self::reconfigure::{Begun, Reconfigure, Work};
 use super::Event;
 use super::instance::{Gone, Kit};
 use super::version::{Settled, Version};
@@ -24,6 +30,9 @@ use crate::request::{RequestError, What};
 use crate::route::{AnsweredWhen, ModelEntry, Route, Routes, ServingState, VersionEntry};
 use crate::status::{ModelCard, VersionCard};
 
+/// Why a model has no version, if so configured.
+pub(super) const DISABLED: &str = "disabled by the configuration";
+
 pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 
 /// What a model's task can be asked for.
@@ -31,6 +40,8 @@ pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 pub(super) enum Ask {
     Load(Done),
     Unload(Done, AnsweredWhen),
+    /// Other settings, and what is wished with them.
+    Reconfigure(Box<Reconfigure>),
     /// The server ends: unload.
     Shutdown(Done),
     /// The server ends at once.
@@ -54,6 +65,11 @@ pub(super) struct Keeper {
     retiring: Vec<Set>,
     /// Why the last load brought nothing.
     problem: Option<String>,
+    /// The folder that the last load read.
+    home: Option<PathBuf>,
+    /// Somebody asked for it to be unloaded, and nobody for a load since.
+    dismissed: bool,
+    leaves: Farewell,
     unloading: Vec<Done>,
     /// What is told to instances that are to go.
     farewell: Event,
@@ -67,6 +83,9 @@ pub(super) struct Keeper {
 /// The versions that one load selected.
 #[derive(Debug, Default)]
 struct Set {
+    /// What its workers run with.
+    settings: ModelSettings,
+    home: PathBuf,
     versions: BTreeMap<ModelVersion, Version>,
     /// Versions that were selected and cannot be loaded, with the reason.
     failed: BTreeMap<ModelVersion, String>,
@@ -97,6 +116,9 @@ impl Keeper {
             again: Vec::new(),
             retiring: Vec::new(),
             problem: None,
+            home: None,
+            dismissed: false,
+            leaves: Farewell::No,
             unloading: Vec::new(),
             farewell: Event::Unwanted,
             unloaded: BTreeSet::new(),
@@ -111,9 +133,11 @@ impl Keeper {
                 ask = asks.recv() => match ask {
                     Some(Ask::Load(done)) => self.ask_load(done).await,
                     Some(Ask::Unload(done, answered)) => {
+                        self.dismissed = true;
                         self.publish_with(|entry| entry.dismissed = true);
                         self.unload(done, answered).await;
                     }
+                    Some(Ask::Reconfigure(order)) => self.reconfigure(*order).await,
                     Some(Ask::Shutdown(done)) => {
                         self.farewell = Event::ServerEnds;
                         self.unload(done, AnsweredWhen::Gone).await;
@@ -128,9 +152,9 @@ impl Keeper {
     }
 
     async fn ask_load(&mut self, done: Done) {
+        self.leaves = Farewell::No;
         if self.settings.enabled == Enabled::No {
-            let message =
-                format!("failed to load '{}', it is disabled by the configuration", self.name);
+            let message = format!("failed to load '{}', it is {DISABLED}", self.name);
             let _gone = done.send(Err(RequestError::invalid(message)));
         } else if self.incoming.is_some() || !self.loading.is_empty() {
             // Clients that have gone do not pile up.
@@ -143,6 +167,7 @@ impl Keeper {
 
     async fn load(&mut self, waiting: Vec<Done>) {
         self.loading = waiting;
+        self.dismissed = false;
         match self.new_set().await {
             Ok(set) => {
                 self.unloaded.clear();
@@ -191,13 +216,15 @@ impl Keeper {
         for warning in &folder.manifest.warnings {
             warn!(model = self.name.as_str(), "config.pbtxt: {warning}");
         }
+        self.home = Some(folder.path.clone());
         self.set_of(&folder)
     }
 
     fn set_of(&mut self, folder: &ModelFolder) -> Result<Set, String> {
         let there = folder.versions.iter().map(|found| found.version);
         let selection = select(there, &folder.manifest.version_policy);
-        let mut set = Set::default();
+        let (settings, home) = (self.settings.clone(), folder.path.clone());
+        let mut set = Set { settings, home, ..Set::default() };
         for version in selection.missing {
             set.failed.insert(version, "the version policy names it and it does not exist".into());
         }
@@ -340,6 +367,10 @@ impl Keeper {
     }
 
     fn publish(&mut self) {
+        self.take_leave();
+        if matches!(self.leaves, Farewell::Gone) {
+            return;
+        }
         let versions = self.entries();
         self.kit.board.hang(&self.name, &self.card(&versions));
         self.publish_with(|entry| entry.versions.clone_from(&versions));
@@ -387,7 +418,9 @@ impl Keeper {
     }
 
     fn publish_with(&self, change: impl Fn(&mut ModelEntry)) {
-        self.routes.update(&self.name, change);
+        if !matches!(self.leaves, Farewell::Gone) {
+            self.routes.update(&self.name, change);
+        }
     }
 }
 

@@ -8,12 +8,13 @@ use proto::control::{Confinement, Device, Level, LoadSpec, Loaded};
 use shared::id::{InstanceId, ModelName, ModelVersion};
 use shared::ring::layout;
 use shared::tensor::TensorSpec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::instance::{Gone, Instance, InstanceSpec, InstanceView, Kit};
+use super::live::Live;
 use super::seating::{self, Seating};
-use super::{Availability, Backoff, Event, Policy, RestartPolicy};
+use super::{Availability, Event};
 use crate::config::{self, ModelSettings, WorkerSettings};
 use crate::health::{HealthPolicy, Watchlist};
 use crate::process::{LogLimits, Start};
@@ -26,11 +27,6 @@ use crate::status::VersionCard;
 
 /// How much longer than `infer_timeout` a worker may take over a request before it counts as hung.
 const HANG_GRACE: Duration = Duration::from_secs(1);
-/// For the enclosure and for a zygote that starts or hangs, before a handshake can begin. Each of
-/// these has limits of its own; this one is for what is not thought of.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(20);
-/// How long a killed process may take to go before it is killed again.
-const KILL_REPEAT: Duration = Duration::from_secs(1);
 /// Per quarter of a second, beyond one for each completion. About half of what `lane::listen` reads
 /// of a flood in that time (64 packets in 10 ms), which is all of it that can be counted.
 const SPARE_DOORBELLS: u32 = 800;
@@ -43,6 +39,8 @@ pub(super) struct Version {
     version: ModelVersion,
     manifest: Manifest,
     infer_timeout: Duration,
+    /// What the instances have of the settings that change while they run.
+    live: watch::Sender<Live>,
     queue: Arc<SlotQueue>,
     batch_cap: Arc<BatchCap>,
     instances: Vec<Instance>,
@@ -86,18 +84,39 @@ impl Version {
         let waiting = usize::try_from(settings.worker.queue).unwrap_or(usize::MAX);
         let queue = SlotQueue::new(waiting, watchlist);
         let batch_cap = Arc::new(BatchCap::new(manifest.max_batch_size));
-        let shared = (kit, &batch_cap);
+        let (live, _) = watch::channel(Live::of(settings));
         let seats = manifest.seats(settings.worker.instances);
         let start = |(index, seat): (u16, &Seat)| {
             let id = InstanceId { model: folder.name.clone(), version, index };
             let load = load_spec(&manifest, found.path.clone(), settings)?;
+            let shared = (kit, &batch_cap, live.subscribe());
             let spec = instance_spec(id, (load, seat), &manifest, settings, shared)?;
             Ok(Instance::start(spec, kit.clone(), Arc::clone(&queue), Arc::clone(changed)))
         };
         let instances = (0..).zip(&seats).map(start).collect::<Result<_, String>>()?;
         let (model, infer_timeout) = (folder.name.clone(), settings.worker.infer_timeout);
-        let route = None;
-        Ok(Self { model, version, manifest, infer_timeout, queue, batch_cap, instances, route })
+        Ok(Self {
+            model,
+            version,
+            manifest,
+            infer_timeout,
+            live,
+            queue,
+            batch_cap,
+            instances,
+            route: None,
+        })
+    }
+
+    /// Takes over what holds without new workers.
+    pub(super) fn adopt(&mut self, settings: &ModelSettings) {
+        let worker = &settings.worker;
+        self.infer_timeout = worker.infer_timeout;
+        if let Some(route) = &self.route {
+            route.set_infer_timeout(worker.infer_timeout);
+        }
+        self.queue.set_limit(usize::try_from(worker.queue).unwrap_or(usize::MAX));
+        self.live.send_replace(Live::of(settings));
     }
 
     pub(super) async fn ask(&self, event: &Event) {
@@ -267,7 +286,7 @@ fn instance_spec(
     (load, seat): (LoadSpec, &Seat),
     manifest: &Manifest,
     settings: &ModelSettings,
-    (kit, batch_cap): (&Kit, &Arc<BatchCap>),
+    (kit, batch_cap, live): (&Kit, &Arc<BatchCap>, watch::Receiver<Live>),
 ) -> Result<InstanceSpec, String> {
     let worker = &settings.worker;
     let Geometry { request_bytes, response_bytes, slots } = Geometry::of(manifest, worker);
@@ -290,14 +309,11 @@ fn instance_spec(
         seating: Seating::of(seat, &worker.gpu, framework),
         gpu: worker.gpu,
         geometry: geometry.map_err(|e| e.to_string())?,
-        policy: policy(settings),
         health: HealthPolicy { grace, spare_doorbells, facts, memory, threads, scratch },
         confinement: confinement(worker),
         level: worker.confinement,
         host: worker.host.clone(),
-        handshake_timeout: worker.handshake_timeout,
-        infer_timeout: worker.infer_timeout,
-        idle_timeout: worker.idle_timeout,
+        live,
         batch_cap: Arc::clone(batch_cap),
         log: LogLimits {
             lines_per_second: worker.log_lines_per_second,
@@ -305,30 +321,6 @@ fn instance_spec(
             tail_lines: usize::from(worker.log_tail_lines),
         },
     })
-}
-
-fn policy(settings: &ModelSettings) -> Policy {
-    let (worker, restart) = (&settings.worker, &settings.restart);
-    Policy {
-        greet_timeout: worker.handshake_timeout.saturating_add(LAUNCH_LIMIT),
-        load_timeout: worker.load_timeout,
-        drain_timeout: worker.drain_timeout,
-        stop_grace: worker.stop_timeout,
-        kill_repeat: KILL_REPEAT,
-        restart: RestartPolicy {
-            max_restarts: restart.max_restarts,
-            window: restart.window,
-            backoff: Backoff {
-                initial: restart.backoff.initial,
-                factor: restart.backoff.factor,
-                max: restart.backoff.max,
-                jitter: restart.backoff.jitter,
-                reset_after: restart.reset_after,
-            },
-            no_retry_on: restart.no_retry_on.clone(),
-        },
-        on_oom: restart.on_oom,
-    }
 }
 
 fn confinement(worker: &WorkerSettings) -> Confinement {

@@ -125,7 +125,7 @@ impl Worker {
         let guest = tasks.family.welcome(household(&id, &enclosure, group.pid(), spec.level));
         let after = (limits, Arc::clone(&enclosure), Arc::clone(&tasks.family));
         tokio::spawn(report_exit(tasks.see_out(child, guest), reporter.clone(), after));
-        let greeting = (spec.handshake_timeout, launch::confinement(spec, &enclosure));
+        let greeting = (spec.handshake_timeout(), launch::confinement(spec, &enclosure));
         let to_greet = (id.clone(), Arc::clone(&lane));
         let handshake = tokio::spawn(shake_hands(to_greet, greeting, reporter.clone()));
         Ok(Self {

@@ -126,6 +126,21 @@ impl Accounts {
         }
     }
 
+    /// For a reload. Grants that no longer fit stay. What devices have to give follows with the next
+    /// look at them.
+    pub fn set_capacity(&mut self, capacity: Capacity) {
+        self.arenas.set_capacity(capacity.arenas);
+        self.workers.set_capacity(capacity.workers);
+        self.headroom = capacity.headroom;
+        self.gate.set_patience(capacity.patience);
+    }
+
+    /// How long a worker that has ended may still be seen on its devices.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.gate.patience()
+    }
+
     /// Room for one worker, all of it or nothing.
     pub fn reserve(
         &mut self,

@@ -61,6 +61,16 @@ impl<K: Ord + Copy> Gate<K> {
         Self { patience, leaving: BTreeMap::new() }
     }
 
+    /// Counts for those that are waited for already, too.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// The exit of the worker of this grant has been seen.
     pub fn leave(&mut self, grant: K, devices: Vec<DeviceId>, exited: MonotonicNanos) {
         self.leaving.insert(grant, Leaving { devices, exited, overdue: false });

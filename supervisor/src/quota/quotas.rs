@@ -58,7 +58,6 @@ struct Shared {
     /// Somebody has begun to leave.
     leaving: Notify,
     sources: Sources,
-    patience: Duration,
 }
 
 /// Who runs under a grant.
@@ -98,10 +97,17 @@ impl Quotas {
             returned: Notify::new(),
             leaving: Notify::new(),
             sources,
-            patience: capacity.patience,
         }));
         tokio::spawn(this.clone().keep(snapshots));
         this
+    }
+
+    /// For a reload. Grants that no longer fit stay; nothing is granted until they do.
+    pub fn set_capacity(&self, capacity: Capacity) {
+        lock(&self.0.accounts).set_capacity(capacity);
+        (self.0.sources.hurry)();
+        // There may be more than there was.
+        self.0.returned.notify_waiters();
     }
 
     /// Room for a worker that needs no device.
@@ -113,7 +119,7 @@ impl Quotas {
     /// Room for a worker on devices. Waits for what is on its way back, as long as that may take and
     /// no longer.
     pub async fn reserve_on(&self, arena_bytes: u64, ask: &DeviceAsk) -> Result<Grant, Refused> {
-        let until = Instant::now() + self.0.patience;
+        let until = Instant::now() + lock(&self.0.accounts).patience();
         loop {
             let returned = self.0.returned.notified();
             tokio::pin!(returned);

@@ -194,6 +194,11 @@ impl Pool {
         }
     }
 
+    /// For a reload. Who waits already goes on waiting.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// A slot, a place in the queue, or neither.
     pub fn acquire(&mut self, claim: Claim) -> Acquired {
         let taken = match claim.company {

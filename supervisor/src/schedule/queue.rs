@@ -66,6 +66,11 @@ impl SlotQueue {
         &self.watchlist
     }
 
+    /// For a reload. Who waits already goes on waiting.
+    pub fn set_limit(&self, limit: usize) {
+        self.lock().pool.set_limit(limit);
+    }
+
     /// A place for a lane that is being built, and what that lane must tell its freed slots to.
     pub fn seat(self: &Arc<Self>) -> Seat {
         let mut inner = self.lock();

@@ -2,8 +2,8 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::Subscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, registry, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -11,9 +11,23 @@ use crate::config::{Log, LogFormat};
 #[error("log.filter is not a filter")]
 pub struct InvalidFilter(#[source] tracing_subscriber::filter::ParseError);
 
+/// Changes what is logged; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Logs what `filter` says from now on.
+    pub fn set(&self, filter: &str) -> Result<(), InvalidFilter> {
+        let filter = EnvFilter::builder().parse(filter).map_err(InvalidFilter)?;
+        // Refused only if the subscriber is gone, and that stays as long as the process.
+        let _gone = self.0.reload(filter);
+        Ok(())
+    }
+}
+
 /// Installs the process's subscriber, which writes to standard error. Called once; a second call
 /// changes nothing.
-pub fn start_logs(log: &Log) -> Result<(), InvalidFilter> {
+pub fn start_logs(log: &Log) -> Result<LogFilter, InvalidFilter> {
     let filter = EnvFilter::builder().parse(&log.filter).map_err(InvalidFilter)?;
     let to_person = match log.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
@@ -21,15 +35,10 @@ pub fn start_logs(log: &Log) -> Result<(), InvalidFilter> {
         LogFormat::Json => false,
     };
     let colours = to_person && std::io::stderr().is_terminal();
-    let lines = Subscriber::builder()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = if to_person { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
+    let (filter, handle) = reload::Layer::new(filter);
     // Only a second subscriber is refused, and the first one serves as well.
-    let _already = if to_person {
-        tracing::subscriber::set_global_default(lines.finish())
-    } else {
-        tracing::subscriber::set_global_default(lines.json().flatten_event(true).finish())
-    };
-    Ok(())
+    let _already = tracing::subscriber::set_global_default(registry().with(filter).with(lines));
+    Ok(LogFilter(handle))
 }

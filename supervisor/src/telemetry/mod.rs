@@ -1,5 +1,6 @@
-//! What the server says of itself. Logs now; metrics and traces have their room here.
+//! What the server says of itself: logs, and traces of requests.
 
 mod logs;
+pub mod traces;
 
-pub use logs::{InvalidFilter, start_logs};
+pub use logs::{InvalidFilter, LogFilter, start_logs};

@@ -5,19 +5,25 @@ use shared::sync::{AtomicUsize, Ordering};
 /// A count with a limit. Each body's own limit does not bound what a thousand of them come to.
 #[derive(Debug)]
 pub struct ByteBudget {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
 }
 
 impl ByteBudget {
     pub fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) }
+    }
+
+    /// For a reload. What was taken stays taken.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Takes so many bytes; `false`, and nothing is taken, if they are not there.
     #[must_use]
     pub(super) fn take(&self, bytes: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|&used| used <= self.limit);
+        let limit = self.limit.load(Ordering::Relaxed);
+        let more = |used: usize| used.checked_add(bytes).filter(|&used| used <= limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 

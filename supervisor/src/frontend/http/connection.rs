@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use hyper::Version;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -15,7 +16,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::activity::{Activity, Counted, Verdict, Watch};
 use super::service;
-use super::settings::HttpDeps;
+use super::settings::{HttpDeps, HttpSettings};
 
 /// Most requests in progress on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
@@ -27,7 +28,8 @@ const MAX_HEADER_LIST: u32 = 64 << 10;
 /// What all connections of a listener share.
 #[derive(Debug)]
 pub(super) struct Server {
-    deps: HttpDeps,
+    /// A request has what there is when it begins.
+    deps: ArcSwap<HttpDeps>,
     protocol: auto::Builder<TokioExecutor>,
 }
 
@@ -43,11 +45,17 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST);
-        Self { deps, protocol }
+        Self { deps: ArcSwap::from_pointee(deps), protocol }
     }
 
     pub(super) fn max_connections(&self) -> usize {
-        self.deps.settings.max_connections
+        self.deps.load().settings.max_connections
+    }
+
+    /// For requests and connections that come from now on.
+    pub(super) fn adopt(&self, settings: HttpSettings) {
+        let deps = HttpDeps { settings, ..HttpDeps::clone(&self.deps.load()) };
+        self.deps.store(Arc::new(deps));
     }
 }
 
@@ -80,16 +88,18 @@ pub(super) async fn serve_connection(
             if request.version() == Version::HTTP_2 {
                 activity.is_multiplexed();
             }
-            let server = Arc::clone(&server);
+            let deps = server.deps.load_full();
             async move {
-                let answer = service::answer(&server.deps, request).await;
+                let answer = service::answer(&deps, request).await;
                 drop(busy);
                 Ok::<_, Infallible>(answer)
             }
         })
     };
-    let settings = &server.deps.settings;
-    let mut watch = Watch::new(Instant::now(), settings.header_timeout, settings.idle_timeout);
+    let mut watch = {
+        let settings = &server.deps.load().settings;
+        Watch::new(Instant::now(), settings.header_timeout, settings.idle_timeout)
+    };
     let mut connection = pin!(server.protocol.serve_connection(io, service));
     let mut stopping = false;
     let mut first_request = None;

@@ -19,23 +19,38 @@ use crate::admission::{Admitted, admit};
 use crate::heavy::heavy;
 use crate::request::{InferHead, RequestError, What};
 use crate::route::{Route, Routes};
+use crate::telemetry::traces::Trail;
 
 /// How many bytes are copied in the time in which one is turned into JSON, roughly.
 const COPY_IS_LIGHTER: usize = 16;
 
-/// Nothing of the body is read before the model is known to be there.
+/// One inference, with a trace if one is wanted.
 pub(super) async fn infer<B: Body<Data = Bytes> + Unpin>(
     deps: &HttpDeps,
     target: &Target<'_>,
     headers: &HeaderMap,
     body: &mut BodyReader<'_, B>,
 ) -> Result<Answer, RequestError> {
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    let trail = deps.traces.begin(&target.model, header);
+    let answer = run(deps, target, (headers, &trail), body).await;
+    trail.finish(answer.as_ref().err());
+    answer
+}
+
+/// Nothing of the body is read before the model is known to be there.
+async fn run<B: Body<Data = Bytes> + Unpin>(
+    deps: &HttpDeps,
+    target: &Target<'_>,
+    (headers, trail): (&HeaderMap, &Trail),
+    body: &mut BodyReader<'_, B>,
+) -> Result<Answer, RequestError> {
     let route = deps.routes.resolve(&target.model, target.version)?;
     let kind = body_kind(headers)?;
-    let gate = ModelGate { routes: &deps.routes, route: &route, asked: target.version };
+    let gate = ModelGate { routes: &deps.routes, route: &route, asked: target.version, trail };
     let received = receive(body, kind, deps.settings.max_json_depth, &gate).await?;
     let route = Arc::clone(received.slot.route());
-    let reply = received.slot.run().await?;
+    let reply = received.slot.run(trail).await?;
     let echo =
         Echo { id: received.client_id.as_deref(), model: route.model(), version: route.version() };
     let total = reply.tensors().iter().fold(0_usize, |sum, t| sum.saturating_add(t.len));
@@ -79,6 +94,7 @@ struct ModelGate<'a> {
     route: &'a Arc<Route>,
     /// The version that the client named.
     asked: Option<ModelVersion>,
+    trail: &'a Trail,
 }
 
 impl Gate for ModelGate<'_> {
@@ -98,6 +114,6 @@ impl Gate for ModelGate<'_> {
         let deadline = self.route.deadline();
         let own = head.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let deadline = own.map_or(deadline, |own| own.min(deadline));
-        admit(self.route, self.asked, head, deadline).await
+        admit(self.route, self.asked, head, (deadline, self.trail)).await
     }
 }

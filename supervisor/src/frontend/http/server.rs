@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::connection::{Server, serve_connection};
-use super::settings::HttpDeps;
+use super::settings::{HttpDeps, HttpSettings};
 use crate::system::Answers;
 
 /// After a failure to accept, for example for want of descriptors, which connections that end
@@ -20,15 +20,20 @@ enum Event {
     Shutdown,
     Answered,
     Accepted(std::io::Result<TcpStream>),
+    /// There are other settings.
+    Changed,
     Left(Result<(), JoinError>),
 }
 
 /// Serves `listener` until `shutdown`, then takes no more connections and returns when the
 /// requests in progress are answered. How long that may take is the caller's to say: dropping the
 /// future ends every connection at once.
+///
+/// What comes over `settings` takes the place of those in `deps`, for what comes after it.
 pub async fn serve(
     listener: TcpListener,
     deps: HttpDeps,
+    mut settings: watch::Receiver<HttpSettings>,
     mut pulse: Answers,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -43,6 +48,7 @@ pub async fn serve(
             () = &mut shutdown => Event::Shutdown,
             () = pulse.answer() => Event::Answered,
             Some(left) = connections.join_next() => Event::Left(left),
+            Ok(()) = settings.changed() => Event::Changed,
             accepted = listener.accept(), if has_room => {
                 Event::Accepted(accepted.map(|(socket, _)| socket))
             }
@@ -51,6 +57,7 @@ pub async fn serve(
             Event::Shutdown => break,
             Event::Answered => {}
             Event::Left(left) => report(left),
+            Event::Changed => server.adopt(settings.borrow_and_update().clone()),
             Event::Accepted(Ok(socket)) => {
                 connections.spawn(serve_connection(Arc::clone(&server), socket, stopped.clone()));
             }
@@ -93,6 +100,7 @@ mod tests {
     use crate::frontend::http::{HttpSettings, RepositoryControl, Turnover};
     use crate::route::Routes;
     use crate::system::pulse;
+    use crate::telemetry::traces::Traces;
 
     const WATCHDOG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(60);
@@ -100,6 +108,7 @@ mod tests {
     struct Running {
         address: SocketAddr,
         stop: oneshot::Sender<()>,
+        change: watch::Sender<HttpSettings>,
         done: JoinHandle<()>,
     }
 
@@ -108,10 +117,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let turnover = Arc::new(Turnover::default());
-        let deps = HttpDeps { settings, routes: Routes::new().0, turnover };
+        let (change, changes) = watch::channel(settings.clone());
+        let traces = Traces::default();
+        let deps = HttpDeps { settings, routes: Routes::new().0, turnover, traces };
         let shutdown = async move { drop(stopped.await) };
         let (_pulse, answers) = pulse("the server");
-        Running { address, stop, done: tokio::spawn(serve(listener, deps, answers, shutdown)) }
+        let done = tokio::spawn(serve(listener, deps, changes, answers, shutdown));
+        Running { address, stop, change, done }
     }
 
     impl Running {
@@ -258,6 +270,21 @@ mod tests {
         assert!(timeout(SHORT, second.read_u8()).await.is_err(), "the first is still there");
         drop(first);
         until(&mut second, "bulkhead").await;
+    }
+
+    #[tokio::test]
+    async fn other_settings_hold_for_what_comes_next_on_open_connections_too() {
+        let server = start(HttpSettings { max_connections: 1, ..allowed() }).await;
+        let mut first = TcpStream::connect(server.address).await.unwrap();
+        let load = post("/v2/repository/models/m/load", "", r#"{"parameters":{"x":1}}"#);
+        first.write_all(load.as_bytes()).await.unwrap();
+        until(&mut first, "501 ").await;
+        let mut second = TcpStream::connect(server.address).await.unwrap();
+        second.write_all(get("/v2").as_bytes()).await.unwrap();
+        server.change.send(HttpSettings { max_connections: 2, ..HttpSettings::default() }).unwrap();
+        until(&mut second, "bulkhead").await;
+        first.write_all(load.as_bytes()).await.unwrap();
+        until(&mut first, "403 ").await;
     }
 
     #[tokio::test]

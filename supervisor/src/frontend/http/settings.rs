@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::budget::ByteBudget;
 use super::turnover::Turnover;
 use crate::route::Routes;
+use crate::telemetry::traces::Traces;
 
 /// Limits and permissions of one listener.
 #[derive(Clone, Debug)]
@@ -67,4 +68,5 @@ pub struct HttpDeps {
     pub settings: HttpSettings,
     pub routes: Routes,
     pub turnover: Arc<Turnover>,
+    pub traces: Traces,
 }

@@ -20,8 +20,9 @@ impl Driver {
         let Some(worker) = &self.worker else { return };
         let (activity, usage) = (worker.lane.activity(), *worker.usage.borrow());
         let watched = self.vigil.look(activity.stalled_since, MonotonicNanos::now());
+        let infer_timeout = self.live.borrow().infer_timeout;
         let seen = Observation {
-            overdue: watched.and_then(|watched| watched.checked_sub(self.spec.infer_timeout)),
+            overdue: watched.and_then(|watched| watched.checked_sub(infer_timeout)),
             violation: activity.violation.map(|violation| violation.to_string()),
             completions: activity.completions,
             doorbells: activity.doorbells,
@@ -63,7 +64,8 @@ impl Driver {
     }
 
     async fn rest_if_idle(&mut self) {
-        let (Some(worker), Some(limit)) = (&self.worker, self.spec.idle_timeout) else { return };
+        let limit = self.live.borrow().idle_timeout;
+        let (Some(worker), Some(limit)) = (&self.worker, limit) else { return };
         let ready = matches!(self.machine.state(), State::Ready { .. });
         if ready && worker.rest(&self.queue, limit) == Rest::Taken {
             let generation = worker.generation();
