@@ -21,6 +21,7 @@ pub mod request;
 pub mod route;
 pub mod schedule;
 pub mod schema;
+pub mod stats;
 pub mod status;
 pub mod system;
 pub mod telemetry;

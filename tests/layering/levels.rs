@@ -41,6 +41,8 @@ const PACKAGES: &[Package] = &[
             ("process", 2),
             ("repository", 2),
             ("system", 2),
+            // Counts by what `request` calls things.
+            ("stats", 2),
             // Gives out what devices have.
             ("quota", 3),
             ("schedule", 3),
