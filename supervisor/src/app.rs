@@ -100,6 +100,7 @@ impl App {
         take_orphans();
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
         devices.settled().await;
+        let (routes, wishes) = Routes::new();
         let kit = Kit {
             spawner,
             enclosures,
@@ -108,11 +109,11 @@ impl App {
             devices,
             board: Board::default(),
             archive: Archive::default(),
+            stats: routes.stats().clone(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
         let file = RuntimeFile::write(&config.runtime_file, address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
-        let (routes, wishes) = Routes::new();
         Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
     }
 

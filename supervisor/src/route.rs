@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::request::{RequestError, What};
 use crate::schedule::{BatchCap, SlotQueue};
 use crate::schema::Schema;
+use crate::stats::{Registry, VersionStats};
 
 /// Where requests for one version of a model go. Outlives the version's workers.
 #[derive(Debug)]
@@ -68,6 +69,11 @@ impl Route {
         &self.parts.queue
     }
 
+    /// Where requests for this version are counted.
+    pub fn stats(&self) -> &Arc<VersionStats> {
+        &self.parts.stats
+    }
+
     /// When a request that arrives now must have been answered.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.parts.infer_timeout
@@ -96,6 +102,7 @@ pub struct RouteParts {
     pub infer_timeout: Duration,
     pub queue: Arc<SlotQueue>,
     pub batch_cap: Arc<BatchCap>,
+    pub stats: Arc<VersionStats>,
 }
 
 /// What a client may know of a model (protocol: model metadata).
@@ -197,6 +204,7 @@ struct Shared {
     draining: AtomicBool,
     started: AtomicBool,
     demand: mpsc::Sender<Demand>,
+    stats: Registry,
 }
 
 /// Wishes that may wait for the control plane.
@@ -212,8 +220,21 @@ impl Routes {
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
             demand,
+            stats: Registry::default(),
         };
         (Self { shared: Arc::new(shared) }, wishes)
+    }
+
+    /// Where the requests of all versions are counted.
+    pub fn stats(&self) -> &Registry {
+        &self.shared.stats
+    }
+
+    /// All routes that requests can take now.
+    pub fn all(&self) -> Vec<Arc<Route>> {
+        let models = self.shared.models.load();
+        let versions = models.values().flat_map(|entry| entry.versions.values());
+        versions.filter_map(|version| version.route.clone()).collect()
     }
 
     /// The route for `model`, its newest version that can take requests if none is named.
@@ -283,6 +304,16 @@ impl Routes {
     /// Whether every required model serves, the first loads have been tried and the server is not
     /// draining. A model that was unloaded on purpose is not missed.
     pub fn server_ready(&self) -> bool {
+        self.started() && !self.draining() && self.waits_for().is_empty()
+    }
+
+    /// Whether it is known which models are required.
+    pub fn started(&self) -> bool {
+        self.shared.started.load(Ordering::Acquire)
+    }
+
+    /// Required models that do not serve.
+    pub fn waits_for(&self) -> Vec<ModelName> {
         let models = self.shared.models.load();
         let serves = |name: &ModelName| {
             let entry = models.get(name);
@@ -290,9 +321,8 @@ impl Routes {
                 entry.dismissed || entry.versions.values().any(|v| v.state == ServingState::Ready)
             })
         };
-        self.shared.started.load(Ordering::Acquire)
-            && !self.draining()
-            && self.shared.required.load().iter().all(serves)
+        let required = self.shared.required.load();
+        required.iter().filter(|name| !serves(name)).cloned().collect()
     }
 
     /// Whether the server is on its way out.

@@ -4,3 +4,4 @@
 //! - [`http`]: the REST form of the Open Inference Protocol.
 
 pub mod http;
+mod listener;

@@ -22,6 +22,7 @@ use crate::request::{RequestError, What};
 use crate::route::{Route, RouteParts, ServingState, VersionEntry};
 use crate::schedule::{BatchCap, SlotQueue};
 use crate::schema::{Port, Schema};
+use crate::stats::VersionStats;
 use crate::status::VersionCard;
 
 /// How much longer than `infer_timeout` a worker may take over a request before it counts as hung.
@@ -45,6 +46,7 @@ pub(super) struct Version {
     infer_timeout: Duration,
     queue: Arc<SlotQueue>,
     batch_cap: Arc<BatchCap>,
+    stats: Arc<VersionStats>,
     instances: Vec<Instance>,
     /// From the first time an instance was ready.
     route: Option<Arc<Route>>,
@@ -96,8 +98,17 @@ impl Version {
         };
         let instances = (0..).zip(&seats).map(start).collect::<Result<_, String>>()?;
         let (model, infer_timeout) = (folder.name.clone(), settings.worker.infer_timeout);
-        let route = None;
-        Ok(Self { model, version, manifest, infer_timeout, queue, batch_cap, instances, route })
+        Ok(Self {
+            stats: kit.stats.of(&model, version),
+            model,
+            version,
+            manifest,
+            infer_timeout,
+            queue,
+            batch_cap,
+            instances,
+            route: None,
+        })
     }
 
     pub(super) async fn ask(&self, event: &Event) {
@@ -196,6 +207,7 @@ impl Version {
             infer_timeout: self.infer_timeout,
             queue: Arc::clone(&self.queue),
             batch_cap: Arc::clone(&self.batch_cap),
+            stats: Arc::clone(&self.stats),
         };
         self.route =
             Some(Arc::new(Route::new(parts, schema(&self.model, &self.manifest, &loaded))));

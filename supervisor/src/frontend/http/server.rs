@@ -1,74 +1,43 @@
-//! Accepts connections, up to a limit, and lets them finish at the end.
+//! The listener of this protocol.
 
-use std::sync::Arc;
-use std::time::Duration;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::net::TcpListener;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
-
-use super::connection::{Server, serve_connection};
+use super::service;
 use super::settings::HttpDeps;
-
-/// After a failure to accept, for example for want of descriptors, which connections that end
-/// give back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-enum Event {
-    Shutdown,
-    Accepted(std::io::Result<TcpStream>),
-    Left(Result<(), JoinError>),
-}
+use crate::frontend::listener::{self, Limits, Service};
 
 /// Serves `listener` until `shutdown`, then takes no more connections and returns when the
 /// requests in progress are answered. How long that may take is the caller's to say: dropping the
 /// future ends every connection at once.
 pub async fn serve(listener: TcpListener, deps: HttpDeps, shutdown: impl Future<Output = ()>) {
-    let server = Arc::new(Server::new(deps));
-    let (stop, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let has_room = connections.len() < server.max_connections();
-        let event = tokio::select! {
-            biased;
-            () = &mut shutdown => Event::Shutdown,
-            Some(left) = connections.join_next() => Event::Left(left),
-            accepted = listener.accept(), if has_room => {
-                Event::Accepted(accepted.map(|(socket, _)| socket))
-            }
-        };
-        match event {
-            Event::Shutdown => break,
-            Event::Left(left) => report(left),
-            Event::Accepted(Ok(socket)) => {
-                connections.spawn(serve_connection(Arc::clone(&server), socket, stopped.clone()));
-            }
-            Event::Accepted(Err(error)) => {
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    stop.send_replace(());
-    while let Some(left) = connections.join_next().await {
-        report(left);
-    }
+    let settings = &deps.settings;
+    let limits = Limits {
+        max_connections: settings.max_connections,
+        header_timeout: settings.header_timeout,
+        idle_timeout: settings.idle_timeout,
+    };
+    listener::serve(listener, (deps, limits), shutdown).await;
 }
 
-/// A panic stays within its connection, and is a bug.
-fn report(left: Result<(), JoinError>) {
-    if let Err(error) = left {
-        tracing::error!(%error, "a connection's task failed");
+impl Service for HttpDeps {
+    type Body = Full<Bytes>;
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        service::answer(self, request).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
     use tokio::time::timeout;

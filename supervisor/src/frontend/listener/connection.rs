@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hyper::Version;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
@@ -14,8 +16,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::activity::{Activity, Counted, Verdict, Watch};
-use super::service;
-use super::settings::HttpDeps;
 
 /// Most requests in progress on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
@@ -24,15 +24,37 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_HEADER_LIST: u32 = 64 << 10;
 
+/// What is answered on the connections of a listener.
+pub(in crate::frontend) trait Service: Send + Sync + 'static {
+    type Body: Body<Data = Bytes, Error = Infallible> + Send + 'static;
+
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Limits of one listener.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::frontend) struct Limits {
+    /// Most open connections; further ones wait to be accepted.
+    pub(in crate::frontend) max_connections: usize,
+    /// From the first byte of a request, or from accepting a connection, to the end of the head.
+    pub(in crate::frontend) header_timeout: Duration,
+    /// How long a connection may do nothing, a client that does not read what is sent included.
+    pub(in crate::frontend) idle_timeout: Duration,
+}
+
 /// What all connections of a listener share.
 #[derive(Debug)]
-pub(super) struct Server {
-    deps: HttpDeps,
+pub(super) struct Server<S> {
+    service: S,
+    limits: Limits,
     protocol: auto::Builder<TokioExecutor>,
 }
 
-impl Server {
-    pub(super) fn new(deps: HttpDeps) -> Self {
+impl<S: Service> Server<S> {
+    pub(super) fn new(service: S, limits: Limits) -> Self {
         let mut protocol = auto::Builder::new(TokioExecutor::new());
         // `activity::Watch` bounds the time for a head, and idleness with it.
         protocol.http1().timer(TokioTimer::new()).header_read_timeout(None);
@@ -43,11 +65,7 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST);
-        Self { deps, protocol }
-    }
-
-    pub(super) fn max_connections(&self) -> usize {
-        self.deps.settings.max_connections
+        Self { service, limits, protocol }
     }
 }
 
@@ -59,8 +77,8 @@ enum Event {
 
 /// Serves until the client leaves, is idle or stuck for too long, or, after `stop`, until the
 /// requests in progress are answered.
-pub(super) async fn serve_connection(
-    server: Arc<Server>,
+pub(super) async fn serve_connection<S: Service>(
+    server: Arc<Server<S>>,
     socket: TcpStream,
     mut stop: watch::Receiver<()>,
 ) {
@@ -70,21 +88,21 @@ pub(super) async fn serve_connection(
     let io = TokioIo::new(Counted { socket, activity: Arc::clone(&activity) });
     let service = {
         let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
-        service_fn(move |request: hyper::Request<Incoming>| {
+        service_fn(move |request: Request<Incoming>| {
             let busy = activity.begin();
             if request.version() == Version::HTTP_2 {
                 activity.is_multiplexed();
             }
             let server = Arc::clone(&server);
             async move {
-                let answer = service::answer(&server.deps, request).await;
+                let answer = server.service.answer(request).await;
                 drop(busy);
                 Ok::<_, Infallible>(answer)
             }
         })
     };
-    let settings = &server.deps.settings;
-    let mut watch = Watch::new(Instant::now(), settings.header_timeout, settings.idle_timeout);
+    let limits = server.limits;
+    let mut watch = Watch::new(Instant::now(), limits.header_timeout, limits.idle_timeout);
     let mut connection = pin!(server.protocol.serve_connection(io, service));
     let mut stopping = false;
     loop {
