@@ -3,14 +3,17 @@
 //! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
 //! the configuration was checked.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
@@ -19,16 +22,18 @@ use crate::device::{Devices, kin};
 use crate::enclosure::{EnclosureError, Enclosures};
 use crate::exit::Exit;
 use crate::frontend::http::{self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl};
+use crate::frontend::metrics::{self, MetricsDeps};
 use crate::lane::Bells;
 use crate::lifecycle::archive::Archive;
 use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::Kit;
+use crate::overview::{Overview, Parts};
 use crate::process::turns::{self, Turns};
 use crate::process::{Family, Spawner};
 use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::status::Board;
-use crate::system::{RuntimeFile, Signals, raise_descriptor_limit};
+use crate::system::{RuntimeFile, Signals, raise_descriptor_limit, watch_host};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -44,6 +49,8 @@ pub enum StartError {
     Binaries(#[source] io::Error),
     #[error("cannot listen on http.listen = {0}")]
     Bind(SocketAddr, #[source] io::Error),
+    #[error("cannot listen on metrics.listen = {0}")]
+    BindMetrics(SocketAddr, #[source] io::Error),
     #[error("cannot write runtime_file = {}", .0.display())]
     RuntimeFile(PathBuf, #[source] io::Error),
 }
@@ -57,6 +64,9 @@ pub struct App {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
+    /// If metrics are served.
+    metrics: Option<(TcpListener, SocketAddr)>,
+    started: SystemTime,
     signals: Signals,
     kit: Kit,
     routes: Routes,
@@ -86,12 +96,15 @@ pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
 
 impl App {
     pub async fn build(config: Config, bells: Arc<Bells>) -> Result<Self, StartError> {
+        let started = SystemTime::now();
         raise_descriptor_limit();
         let signals = Signals::take().map_err(StartError::Signals)?;
         let listen = config.http.listen;
-        let bound = |e| StartError::Bind(listen, e);
-        let listener = listen_on(listen).map_err(bound)?;
-        let address = listener.local_addr().map_err(bound)?;
+        let (listener, address) =
+            listen_on(listen).map_err(|error| StartError::Bind(listen, error))?;
+        let of_metrics =
+            |listen| listen_on(listen).map_err(|error| StartError::BindMetrics(listen, error));
+        let metrics = config.metrics.listen.map(of_metrics).transpose()?;
         // Answers while the rest is made.
         let devices = Devices::start(&config.devices);
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
@@ -112,16 +125,29 @@ impl App {
             stats: routes.stats().clone(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
-        let file = RuntimeFile::write(&config.runtime_file, address)
+        let metrics_address = metrics.as_ref().map(|(_, address)| *address);
+        let file = RuntimeFile::write(&config.runtime_file, address, metrics_address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
-        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
+        Ok(Self {
+            config,
+            listener,
+            address,
+            metrics,
+            started,
+            signals,
+            kit,
+            routes,
+            wishes,
+            _runtime_file: file,
+        })
     }
 
     /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
     /// then the workers when the last request was answered.
-    pub async fn run(self) -> Exit {
-        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
-            self;
+    pub async fn run(mut self) -> Exit {
+        let metrics = self.serve_metrics();
+        let Self { config, listener, address, mut signals, kit, routes, wishes, .. } = self;
+        let _runtime_file = self._runtime_file;
         let drain_timeout = config.shutdown.drain_timeout;
         let enclosures = kit.enclosures.clone();
         let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
@@ -134,7 +160,9 @@ impl App {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
         let mut http = tokio::spawn(http::serve(listener, deps, stopped));
-        info!(http = %address, pid = std::process::id(), "listening");
+        let metrics_address =
+            metrics.as_ref().map(|(_, address)| tracing::field::display(*address));
+        info!(http = %address, metrics = metrics_address, pid = std::process::id(), "listening");
 
         tokio::select! {
             signal = signals.next() => {
@@ -172,8 +200,36 @@ impl App {
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
+        if let Some((metrics, _)) = metrics {
+            metrics.abort();
+        }
         info!(?exit, "ended");
         exit
+    }
+}
+
+impl App {
+    /// Begins to serve metrics and the status page, and to take the time for them.
+    fn serve_metrics(&mut self) -> Option<(JoinHandle<()>, SocketAddr)> {
+        tokio::spawn(self.routes.stats().clone().keep_turning());
+        let (listener, address) = self.metrics.take()?;
+        let listens = [("http", self.address), ("metrics", address)];
+        let overview = Overview::new(Parts {
+            board: self.kit.board.clone(),
+            routes: self.routes.clone(),
+            snapshots: self.kit.devices.snapshots(),
+            quotas: self.kit.quotas.clone(),
+            spawner: self.kit.spawner.clone(),
+            host: watch_host(),
+            listens: BTreeMap::from(listens.map(|(name, at)| (name.to_owned(), at.to_string()))),
+            started: self.started,
+        });
+        let deps = MetricsDeps {
+            overview,
+            max_connections: count(self.config.metrics.max_connections),
+            header_timeout: self.config.http.header_timeout,
+        };
+        Some((tokio::spawn(metrics::serve(listener, deps)), address))
     }
 }
 
@@ -202,14 +258,16 @@ const LAST_FOLDERS: Duration = Duration::from_secs(1);
 /// fewer, a burst of clients waits a second for its second attempt.
 const BACKLOG: u32 = 4096;
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let listener = socket.listen(BACKLOG)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 /// What workers leave behind comes here: to be ended where no control group does that, and to be
@@ -227,7 +285,6 @@ fn failed(what: &'static str) -> Exit {
 
 fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {
     let (http, limits) = (&config.http, &config.limits);
-    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     HttpSettings {
         max_body: limits.max_body,
         max_decompressed: limits.max_decompressed,
@@ -245,4 +302,8 @@ fn http_settings(config: &Config, address: SocketAddr) -> HttpSettings {
             false => RepositoryControl::Forbidden,
         },
     }
+}
+
+fn count(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }

@@ -14,6 +14,7 @@ pub mod health;
 mod heavy;
 pub mod lane;
 pub mod lifecycle;
+pub mod overview;
 pub mod process;
 pub mod quota;
 pub mod repository;

@@ -203,6 +203,8 @@ struct Shared {
     required: ArcSwap<BTreeSet<ModelName>>,
     draining: AtomicBool,
     started: AtomicBool,
+    /// All required models have served at the same time.
+    was_ready: AtomicBool,
     demand: mpsc::Sender<Demand>,
     stats: Registry,
 }
@@ -219,6 +221,7 @@ impl Routes {
             required: ArcSwap::default(),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            was_ready: AtomicBool::new(false),
             demand,
             stats: Registry::default(),
         };
@@ -339,6 +342,18 @@ impl Routes {
     pub fn require(&self, models: BTreeSet<ModelName>) {
         self.shared.required.store(Arc::new(models));
         self.shared.started.store(true, Ordering::Release);
+        self.note_ready();
+    }
+
+    /// Whether the server has been ready.
+    pub fn was_ready(&self) -> bool {
+        self.shared.was_ready.load(Ordering::Relaxed)
+    }
+
+    fn note_ready(&self) {
+        if !self.was_ready() && self.server_ready() {
+            self.shared.was_ready.store(true, Ordering::Relaxed);
+        }
     }
 
     pub fn index(&self) -> Vec<IndexEntry> {
@@ -393,6 +408,7 @@ impl Routes {
             change(models.entry(model.clone()).or_default());
             models
         });
+        self.note_ready();
     }
 }
 

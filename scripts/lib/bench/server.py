@@ -67,7 +67,7 @@ class Server:
             )
 
     def command(self):
-        sets = ["http.listen=127.0.0.1:0", f"runtime_file={self.runtime}", "log.filter=warn"]
+        sets = ["http.listen=127.0.0.1:0", "metrics.listen=127.0.0.1:0", f"runtime_file={self.runtime}", "log.filter=warn"]
         sets.append(f'repository.paths=["{self.folder}/models"]')
         sets.append(f"scratch={self.folder}/scratch")
         command = [binaries() / "bulkhead", "serve"]

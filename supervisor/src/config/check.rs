@@ -12,10 +12,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::check_models;
 use super::flat;
-use super::raw::{Raw, RawDevices, RawHttp, RawLimits, RawLog, RawRepository};
+use super::raw::{Raw, RawDevices, RawHttp, RawLimits, RawLog, RawMetrics, RawRepository};
 use super::reader::Reader;
 use super::settings::{
-    Cgroup, Config, Devices, Http, Limits, Log, LogFormat, NvmlLibrary, Repository,
+    Cgroup, Config, Devices, Http, Limits, Log, LogFormat, Metrics, NvmlLibrary, Repository,
     RepositoryControl, Required, Shutdown, Startup, Symlinks,
 };
 use super::value::Size;
@@ -55,6 +55,7 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
         scratch: reader.path("scratch", raw.scratch.as_ref(), SCRATCH),
         log: log(reader, &raw.log),
         http: http(reader, &raw.http),
+        metrics: metrics(reader, &raw.metrics),
         limits,
         devices: devices(reader, &raw.devices),
         repository: repository(reader, &raw.repository),
@@ -133,6 +134,27 @@ fn repository_control(value: &Value) -> Option<RepositoryControl> {
         (Some(false), _) => Some(RepositoryControl::Denied),
         (None, Some("loopback")) => Some(RepositoryControl::Loopback),
         (None, _) => None,
+    }
+}
+
+fn metrics(reader: &mut Reader, raw: &RawMetrics) -> Metrics {
+    let default = Metrics::default();
+    let expected = "\"off\", or an IP address and a port as in http.listen";
+    let listen =
+        reader.parsed("metrics.listen", raw.listen.as_ref(), expected, |value| {
+            match value.as_str()? {
+                "off" => Some(None),
+                address => address.parse::<SocketAddr>().ok().map(Some),
+            }
+        });
+    Metrics {
+        listen: listen.unwrap_or(default.listen),
+        max_connections: reader.quantity(
+            "metrics.max_connections",
+            raw.max_connections.as_ref(),
+            &CONNECTIONS,
+            default.max_connections,
+        ),
     }
 }
 

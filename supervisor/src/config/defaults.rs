@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::settings::{
     Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log, LogFormat,
-    NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
-    Segments, Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
+    Metrics, NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required,
+    RestartSettings, Segments, Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
 };
 
 impl Default for Log {
@@ -27,6 +27,12 @@ impl Default for Http {
             idle_timeout: Duration::from_secs(60),
             repository_control: RepositoryControl::Loopback,
         }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8002))), max_connections: 64 }
     }
 }
 

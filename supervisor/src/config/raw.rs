@@ -31,6 +31,7 @@ pub(super) struct Raw {
     pub(super) scratch: Option<Value>,
     pub(super) log: RawLog,
     pub(super) http: RawHttp,
+    pub(super) metrics: RawMetrics,
     pub(super) limits: RawLimits,
     pub(super) devices: RawDevices,
     pub(super) repository: RawRepository,
@@ -46,6 +47,7 @@ impl Raw {
         "scratch",
         "log",
         "http",
+        "metrics",
         "limits",
         "devices",
         "repository",
@@ -67,6 +69,8 @@ section!(RawHttp {
     idle_timeout,
     repository_control,
 });
+
+section!(RawMetrics { listen, max_connections });
 
 section!(RawLimits {
     max_body,

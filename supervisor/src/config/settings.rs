@@ -18,6 +18,7 @@ pub struct Config {
     pub scratch: PathBuf,
     pub log: Log,
     pub http: Http,
+    pub metrics: Metrics,
     pub limits: Limits,
     pub devices: Devices,
     pub repository: Repository,
@@ -69,6 +70,14 @@ pub struct Http {
     /// How long a connection may rest between two requests.
     pub idle_timeout: Duration,
     pub repository_control: RepositoryControl,
+}
+
+/// Where metrics and the status page are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Port 0 lets the system choose; `None` serves neither.
+    pub listen: Option<SocketAddr>,
+    pub max_connections: u32,
 }
 
 /// Who may load and unload models over HTTP.

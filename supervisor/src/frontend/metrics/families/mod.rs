@@ -1,0 +1,7 @@
+//! The families of metrics. Names that begin with `nv_` are Triton's and mean what they mean there; what
+//! has no meaning here is left out (response cache, pinned memory, power), and what is not known has no
+//! sample. `bulkhead_…_state` and the like have one sample with the value 1, whose label says which.
+
+pub(super) mod machine;
+pub(super) mod requests;
+pub(super) mod workers;
