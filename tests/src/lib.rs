@@ -7,7 +7,9 @@
 //! - [`workers`]: its worker processes, as `/proc` shows them.
 //! - [`holdings`]: what it holds for them: nothing more after a fault than before.
 //! - [`logs`]: what it says.
+//! - [`browser`]: a headless Chromium for the status page.
 //! - [`cgroups`]: what holds its workers.
+//! - [`scrape`]: its metrics.
 //! - [`skip`]: tests that need something that is not there.
 //! - [`wait`]: the only place where time passes: conditions with a watchdog.
 //!
@@ -17,21 +19,25 @@
 //! The harness panics with a reason where the server could not be started or observed; what is
 //! under test it hands back.
 
+pub mod browser;
 pub mod cgroups;
 pub mod client;
 pub mod holdings;
 pub mod load;
 pub mod logs;
 pub mod models;
+pub mod scrape;
 pub mod skip;
 pub mod supervisor;
 pub mod wait;
 pub mod workers;
 
+pub use browser::{Browser, Look};
 pub use client::{Aside, Client, Infer, Response};
 pub use holdings::Holdings;
 pub use load::Load;
 pub use models::{Echo, Repository};
+pub use scrape::Scrape;
 pub use skip::{
     another_user_or_skip, another_user_with_torch_or_skip, folder_or_skip, say, skipped,
     torch_or_skip,

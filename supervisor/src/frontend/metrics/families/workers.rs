@@ -20,13 +20,13 @@ struct Row<'a> {
 
 impl Row<'_> {
     fn labels(&self) -> Labels<'_, 3> {
-        let (version, instance) = (self.version.as_str(), self.index.as_str());
-        [("model", self.model), ("version", version), ("instance", instance)]
+        let (version, index) = (self.version.as_str(), self.index.as_str());
+        [("model", self.model), ("version", version), ("index", index)]
     }
 
     fn and<'a>(&'a self, name: &'static str, value: &'a str) -> Labels<'a, 4> {
-        let [model, version, instance] = self.labels();
-        [model, version, instance, (name, value)]
+        let [model, version, index] = self.labels();
+        [model, version, index, (name, value)]
     }
 
     fn worker(&self) -> Option<&Worker> {
@@ -153,8 +153,8 @@ fn processes(out: &mut Out<'_, '_>, rows: &[Row<'_>]) -> fmt::Result {
     let samples = rows.iter().flat_map(|row| {
         let limits = row.worker().into_iter().flat_map(|worker| &worker.limits);
         limits.map(|(limit, by)| {
-            let [model, version, instance] = row.labels();
-            ([model, version, instance, ("limit", limit.as_str()), ("held_by", by)], 1_u64)
+            let [model, version, index] = row.labels();
+            ([model, version, index, ("limit", limit.as_str()), ("held_by", by)], 1_u64)
         })
     });
     let help = "What holds each of the worker's limits.";
