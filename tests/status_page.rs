@@ -72,7 +72,7 @@ fn states_are_shown_and_change_while_one_looks() {
     browser.wait_until("its reason", &row("shaky", ".innerText.includes('SIGKILL')"));
     server.wait_for_generation("shaky", 3);
     browser.wait_until("its return", &row("shaky", ".querySelector('.state.good')"));
-    browser.run(&format!("{}", row("shaky", ".querySelector('button').click()")), &[]);
+    browser.run(&row("shaky", ".querySelector('button').click()"), &[]);
     browser.wait_until("its instances", &row("shaky", ".innerText.includes('generation 3')"));
     load.wait_for_more(500);
     picture_everywhere(&mut browser, "live", |_| {});
@@ -99,9 +99,10 @@ fn whatever_the_server_says_is_text() {
     browser.open(server.metrics_address());
     browser.wait_until("a page that is live", "document.querySelector('#live.on')");
     let show = |browser: &mut Browser| {
-        let script = "show(arguments[0]); \
+        // What the real server sends does not come in between.
+        let script = "window.really ??= show; show = () => {}; really(arguments[0]); \
             document.querySelectorAll('.name[aria-expanded=false]').forEach((b, i) => i === 1 && b.click()); \
-            show(arguments[0]);";
+            really(arguments[0]);";
         browser.run(script, &[imagined()]);
     };
     show(&mut browser);

@@ -11,6 +11,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpUserTimeout;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -84,6 +86,7 @@ pub(super) async fn serve_connection<S: Service>(
 ) {
     // Without it small responses may wait for an acknowledgement; a failure costs only latency.
     let _best_effort = socket.set_nodelay(true);
+    give_up_on_the_dead(&socket, server.limits.idle_timeout);
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(Counted { socket, activity: Arc::clone(&activity) });
     let service = {
@@ -125,4 +128,11 @@ pub(super) async fn serve_connection<S: Service>(
             },
         }
     }
+}
+
+/// A client whose machine is gone acknowledges nothing, and what is sent to it fits the kernel's buffers for
+/// long: without this it would hold its connection for a quarter of an hour.
+fn give_up_on_the_dead(socket: &TcpStream, after: Duration) {
+    let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    let _best_effort = setsockopt(socket, TcpUserTimeout, &millis);
 }

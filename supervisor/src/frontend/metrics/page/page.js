@@ -357,17 +357,20 @@ function spark(past) {
   svg.setAttribute("aria-hidden", "true");
   const rates = past ? past.rates : [];
   const most = Math.max(1, ...rates);
-  svg.setAttribute("class", rates.some((rate) => rate > 0) ? "spark" : "spark idle");
+  svg.setAttribute("class", "spark");
   const at = (rate, i) => `${KEPT - rates.length + i} ${(19 - (rate / most) * 18).toFixed(1)}`;
-  const line = rates.length > 1 ? `M${rates.map(at).join("L")}` : `M0 19L${KEPT - 1} 19`;
+  const line = `M${rates.map(at).join("L")}`;
   const path = (d, kind) => {
     const element = document.createElementNS(ns, "path");
     if (kind) element.setAttribute("class", kind);
     element.setAttribute("d", d);
     svg.append(element);
   };
-  if (rates.length > 1) path(`${line}L${KEPT - 1} 20L${KEPT - rates.length} 20Z`, "area");
-  path(line);
+  path(`M0 19.5L${KEPT - 1} 19.5`, "ground");
+  if (rates.some((rate) => rate > 0)) {
+    path(`${line}L${KEPT - 1} 20L${KEPT - rates.length} 20Z`, "area");
+    path(line);
+  }
   return svg;
 }
 
