@@ -382,7 +382,15 @@ fn a_folder_that_is_no_control_group_is_refused() {
     let setting = format!("limits.cgroup={:?}", folder.path());
     let repository = tempfile::tempdir().unwrap();
     let models = format!("repository.paths=[{:?}]", repository.path());
-    let arguments = ["serve", "--set", "http.listen=127.0.0.1:0", "--set", &models];
+    let arguments = [
+        "serve",
+        "--set",
+        "http.listen=127.0.0.1:0",
+        "--set",
+        "metrics.listen=off",
+        "--set",
+        &models,
+    ];
     let mut command = tests::supervisor::command(folder.path(), &arguments);
     let output = command.arg("--set").arg(&setting).output().unwrap();
     assert_eq!(output.status.code(), Some(3));

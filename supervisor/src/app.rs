@@ -3,7 +3,7 @@
 //! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
 //! the configuration was checked.
 //!
-//! - `listen`: the socket that is served, whoever opened it.
+//! - `listen`: the sockets that are served, whoever opened them.
 //! - `manager`: what a service manager is told while the server runs.
 //! - `drain`: the way out.
 //! - `reload`: the configuration, read again.
@@ -13,14 +13,17 @@ mod listen;
 mod manager;
 mod reload;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use shared::fault;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 use tracing::{error, info, warn};
 
@@ -36,10 +39,12 @@ use crate::exit::Exit;
 use crate::frontend::http::{
     self, ByteBudget, HttpDeps, HttpSettings, RepositoryControl, Tally, Turnover,
 };
+use crate::frontend::metrics::{self, MetricsDeps};
 use crate::lane::Bells;
 use crate::lifecycle::archive::Archive;
 use crate::lifecycle::catalog::Catalog;
 use crate::lifecycle::instance::Kit;
+use crate::overview::{Overview, Parts};
 use crate::process::turns::{self, Turns};
 use crate::process::{Family, Spawner};
 use crate::quota::{Capacity, Quotas, Sources};
@@ -47,6 +52,7 @@ use crate::route::{Demand, Routes};
 use crate::status::Board;
 use crate::system::{
     Activation, ActivationError, Asked, RuntimeFile, Signals, pulse, raise_descriptor_limit,
+    watch_host,
 };
 use crate::telemetry::traces::{NotStarted, Traces};
 
@@ -66,6 +72,8 @@ pub enum StartError {
     Binaries(#[source] io::Error),
     #[error("cannot listen on http.listen = {0}")]
     Bind(SocketAddr, #[source] io::Error),
+    #[error("cannot listen on metrics.listen = {0}")]
+    BindMetrics(SocketAddr, #[source] io::Error),
     #[error(transparent)]
     Traces(NotStarted),
     #[error("cannot write runtime_file = {}", .0.display())]
@@ -80,6 +88,9 @@ const KEEP_THREADS: Duration = Duration::from_secs(1);
 pub struct App {
     config: Config,
     http: Listening,
+    /// If metrics are served.
+    metrics: Option<Listening>,
+    started: SystemTime,
     signals: Signals,
     rereading: Rereading,
     kit: Kit,
@@ -115,11 +126,14 @@ impl App {
         rereading: Rereading,
         bells: Arc<Bells>,
     ) -> Result<Self, StartError> {
+        let started = SystemTime::now();
         // Before anything else is opened.
-        let activation = Activation::take().map_err(StartError::Activation)?;
+        let mut activation = Activation::take().map_err(StartError::Activation)?;
         raise_descriptor_limit();
         let signals = Signals::take().map_err(StartError::Signals)?;
-        let http = Listening::http(&config.http, activation)?;
+        let http = Listening::http(&config.http, &mut activation)?;
+        let metrics = Listening::metrics(&config.metrics, &mut activation)?;
+        activation.close_the_rest();
         // Answers while the rest is made.
         let devices = Devices::start(&config.devices);
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
@@ -128,6 +142,7 @@ impl App {
         take_orphans();
         let program = std::env::current_exe().map_err(StartError::Binaries)?;
         devices.settled().await;
+        let (routes, wishes) = Routes::new();
         let kit = Kit {
             spawner,
             enclosures,
@@ -136,15 +151,18 @@ impl App {
             devices,
             board: Board::default(),
             archive: Archive::default(),
+            stats: routes.stats().clone(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
-        let file = RuntimeFile::write(&config.runtime_file, http.address)
+        let metrics_address = metrics.as_ref().map(|metrics| metrics.address);
+        let file = RuntimeFile::write(&config.runtime_file, http.address, metrics_address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
         let traces = Traces::start(&config.traces).map_err(StartError::Traces)?;
-        let (routes, wishes) = Routes::new();
         Ok(Self {
             config,
             http,
+            metrics,
+            started,
             signals,
             rereading,
             kit,
@@ -156,7 +174,8 @@ impl App {
     }
 
     /// Serves until it is asked to end, then drains (`app::drain`).
-    pub async fn run(self) -> Exit {
+    pub async fn run(mut self) -> Exit {
+        let metrics = self.serve_metrics();
         let Self { config, http, mut signals, rereading, kit, routes, wishes, traces, .. } = self;
         let patience = config.repository.required_timeout;
         let enclosures = kit.enclosures.clone();
@@ -186,7 +205,8 @@ impl App {
         let notifier = manager.notifier();
         tokio::spawn(reload::on_hangup(Arc::clone(&hangups), reloader.clone(), notifier));
         let manager = tokio::spawn(manager.keep_told(vec![main_pulse, catalog_pulse, http_pulse]));
-        info!(http = %address, pid = std::process::id(), "listening");
+        let shown_at = metrics.as_ref().map(|(_, address)| tracing::field::display(*address));
+        info!(http = %address, metrics = shown_at, pid = std::process::id(), "listening");
 
         let signal = loop {
             tokio::select! {
@@ -207,10 +227,39 @@ impl App {
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
         manager.abort();
+        // Whoever looks on sees the server to its end.
+        if let Some((metrics, _)) = metrics {
+            metrics.abort();
+        }
         traces.flush(LAST_TRACES).await;
         let Tally { finished, refused, broken_off, .. } = tally;
         info!(?exit, finished, refused, broken_off, "ended");
         exit
+    }
+}
+
+impl App {
+    /// Begins to serve metrics and the status page, and to take the time for them.
+    fn serve_metrics(&mut self) -> Option<(JoinHandle<()>, SocketAddr)> {
+        tokio::spawn(self.routes.stats().clone().keep_turning());
+        let Listening { listener, address, .. } = self.metrics.take()?;
+        let listens = [("http", self.http.address), ("metrics", address)];
+        let overview = Overview::new(Parts {
+            board: self.kit.board.clone(),
+            routes: self.routes.clone(),
+            snapshots: self.kit.devices.snapshots(),
+            quotas: self.kit.quotas.clone(),
+            spawner: self.kit.spawner.clone(),
+            host: watch_host(),
+            listens: BTreeMap::from(listens.map(|(name, at)| (name.to_owned(), at.to_string()))),
+            started: self.started,
+        });
+        let deps = MetricsDeps {
+            overview,
+            max_connections: count(self.config.metrics.max_connections),
+            header_timeout: self.config.http.header_timeout,
+        };
+        Some((tokio::spawn(metrics::serve(listener, deps)), address))
     }
 }
 
@@ -267,7 +316,6 @@ fn http_deps(
 
 fn http_settings(config: &Config, address: SocketAddr, buffers: Arc<ByteBudget>) -> HttpSettings {
     let (http, limits) = (&config.http, &config.limits);
-    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     HttpSettings {
         max_body: limits.max_body,
         max_decompressed: limits.max_decompressed,
@@ -285,4 +333,8 @@ fn http_settings(config: &Config, address: SocketAddr, buffers: Arc<ByteBudget>)
             false => RepositoryControl::Forbidden,
         },
     }
+}
+
+fn count(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }

@@ -117,6 +117,53 @@ pub enum Retry {
 }
 
 impl What {
+    /// In the order of their declaration.
+    pub const ALL: [Self; 18] = [
+        Self::UnknownModel,
+        Self::UnknownVersion,
+        Self::NoVersion,
+        Self::NotReady,
+        Self::Invalid,
+        Self::TooLarge,
+        Self::SlowBody,
+        Self::Unsupported,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::Deadline,
+        Self::WorkerDied,
+        Self::Poison,
+        Self::Model,
+        Self::OutOfMemory,
+        Self::ShuttingDown,
+        Self::Forbidden,
+        Self::Internal,
+    ];
+
+    /// For labels of metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UnknownModel => "unknown_model",
+            Self::UnknownVersion => "unknown_version",
+            Self::NoVersion => "no_version",
+            Self::NotReady => "not_ready",
+            Self::Invalid => "invalid",
+            Self::TooLarge => "too_large",
+            Self::SlowBody => "slow_body",
+            Self::Unsupported => "unsupported",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Deadline => "deadline",
+            Self::WorkerDied => "worker_died",
+            Self::Poison => "poison",
+            Self::Model => "model",
+            Self::OutOfMemory => "out_of_memory",
+            Self::ShuttingDown => "shutting_down",
+            Self::Forbidden => "forbidden",
+            Self::Internal => "internal",
+        }
+    }
+
     pub fn fault(self) -> Fault {
         match self {
             Self::UnknownModel

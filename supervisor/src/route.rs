@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::request::{RequestError, What};
 use crate::schedule::{BatchCap, SlotQueue};
 use crate::schema::Schema;
+use crate::stats::{Registry, VersionStats};
 
 /// Where requests for one version of a model go. Outlives the version's workers.
 #[derive(Debug)]
@@ -71,6 +72,11 @@ impl Route {
         &self.parts.queue
     }
 
+    /// Where requests for this version are counted.
+    pub fn stats(&self) -> &Arc<VersionStats> {
+        &self.parts.stats
+    }
+
     /// When a request that arrives now must have been answered.
     pub fn deadline(&self) -> Instant {
         Instant::now() + Duration::from_nanos(self.infer_timeout.load(Ordering::Relaxed))
@@ -104,6 +110,7 @@ pub struct RouteParts {
     pub infer_timeout: Duration,
     pub queue: Arc<SlotQueue>,
     pub batch_cap: Arc<BatchCap>,
+    pub stats: Arc<VersionStats>,
 }
 
 /// What a client may know of a model (protocol: model metadata).
@@ -210,9 +217,12 @@ struct Shared {
     required: ArcSwap<BTreeSet<ModelName>>,
     draining: AtomicBool,
     started: AtomicBool,
+    /// All required models have served at the same time.
+    was_ready: AtomicBool,
     demand: mpsc::Sender<Demand>,
     /// Tells whoever waits that something here is different.
     changes: watch::Sender<()>,
+    stats: Registry,
 }
 
 /// Wishes that may wait for the control plane.
@@ -227,10 +237,24 @@ impl Routes {
             required: ArcSwap::default(),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            was_ready: AtomicBool::new(false),
             demand,
             changes: watch::Sender::new(()),
+            stats: Registry::default(),
         };
         (Self { shared: Arc::new(shared) }, wishes)
+    }
+
+    /// Where the requests of all versions are counted.
+    pub fn stats(&self) -> &Registry {
+        &self.shared.stats
+    }
+
+    /// All routes that requests can take now.
+    pub fn all(&self) -> Vec<Arc<Route>> {
+        let models = self.shared.models.load();
+        let versions = models.values().flat_map(|entry| entry.versions.values());
+        versions.filter_map(|version| version.route.clone()).collect()
     }
 
     /// The route for `model`, its newest version that can take requests if none is named.
@@ -298,20 +322,18 @@ impl Routes {
     }
 
     /// Whether every required model serves, the first loads have been tried and the server is not
-    /// draining.
+    /// draining. A model that was unloaded on purpose is not missed.
     pub fn server_ready(&self) -> bool {
-        let models = self.shared.models.load();
-        let required = self.shared.required.load();
-        self.started() && !self.draining() && !required.iter().any(|name| is_missed(&models, name))
+        self.started() && !self.draining() && self.waits_for().is_empty()
     }
 
-    /// Whether the repository was read, so that it is known what is required.
+    /// Whether it is known which models are required.
     pub fn started(&self) -> bool {
         self.shared.started.load(Ordering::Acquire)
     }
 
     /// Required models that do not serve.
-    pub fn missed(&self) -> Vec<ModelName> {
+    pub fn waits_for(&self) -> Vec<ModelName> {
         let models = self.shared.models.load();
         let required = self.shared.required.load();
         required.iter().filter(|name| is_missed(&models, name)).cloned().collect()
@@ -344,6 +366,19 @@ impl Routes {
     pub fn require(&self, models: BTreeSet<ModelName>) {
         self.shared.required.store(Arc::new(models));
         self.shared.started.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    /// Whether the server has been ready.
+    pub fn was_ready(&self) -> bool {
+        self.shared.was_ready.load(Ordering::Relaxed)
+    }
+
+    /// To be said after each change.
+    fn changed(&self) {
+        if !self.was_ready() && self.server_ready() {
+            self.shared.was_ready.store(true, Ordering::Relaxed);
+        }
         self.shared.changes.send_replace(());
     }
 
@@ -399,7 +434,7 @@ impl Routes {
             change(models.entry(model.clone()).or_default());
             models
         });
-        self.shared.changes.send_replace(());
+        self.changed();
     }
 
     /// Forgets a model that is in no repository any more.
@@ -409,6 +444,7 @@ impl Routes {
             models.remove(model);
             models
         });
+        self.changed();
     }
 
     /// The models that must be ready.
@@ -495,12 +531,12 @@ mod tests {
         let name = ModelName::new("m").unwrap();
         routes.require(BTreeSet::from([name.clone()]));
         assert!(!routes.server_ready(), "still loading");
-        assert_eq!((routes.missed(), routes.serving()), (vec![name.clone()], (0, 1)));
+        assert_eq!((routes.waits_for(), routes.serving()), (vec![name.clone()], (0, 1)));
         let changes = routes.changes();
         routes.update(&name, |m| m.dismissed = true);
         assert!(changes.has_changed().unwrap());
         assert!(routes.server_ready(), "nobody misses it");
-        assert_eq!((routes.missed(), routes.serving()), (vec![], (0, 0)));
+        assert_eq!((routes.waits_for(), routes.serving()), (vec![], (0, 0)));
         routes.drain();
         assert!(!routes.server_ready());
     }

@@ -41,6 +41,8 @@ const PACKAGES: &[Package] = &[
             ("process", 2),
             ("repository", 2),
             ("system", 2),
+            // Counts by what `request` calls things.
+            ("stats", 2),
             // Gives out what devices have.
             ("quota", 3),
             // Writes down what devices say.
@@ -51,6 +53,8 @@ const PACKAGES: &[Package] = &[
             ("route", 4),
             ("admission", 5),
             ("lifecycle", 5),
+            // Puts together what others know.
+            ("overview", 5),
             ("frontend", 6),
             ("app", 7),
             ("main", 8),

@@ -102,7 +102,7 @@ impl Client {
         let more: String = headers.iter().map(|(k, v)| format!("{k}: {v}\r\n")).collect();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n{more}\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{more}\r\n"
         );
         self.send(&[head.as_bytes(), body].concat())
     }

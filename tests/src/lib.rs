@@ -8,9 +8,11 @@
 //! - [`holdings`]: what it holds for them: nothing more after a fault than before.
 //! - [`peak`]: the most memory that it has meanwhile.
 //! - [`logs`]: what it says.
+//! - [`browser`]: a headless Chromium for the status page.
 //! - [`cgroups`]: what holds its workers.
 //! - [`fake_nvml`]: GPUs for it that are not there.
 //! - [`machine`]: a systemd of the test's own, to install it on.
+//! - [`scrape`]: its metrics.
 //! - [`skip`]: tests that need something that is not there.
 //! - [`wait`]: the only place where time passes: conditions with a watchdog.
 //!
@@ -21,6 +23,7 @@
 //! under test it hands back.
 
 pub mod aside;
+pub mod browser;
 pub mod cgroups;
 pub mod client;
 mod connections;
@@ -31,18 +34,21 @@ pub mod logs;
 pub mod machine;
 pub mod models;
 pub mod peak;
+pub mod scrape;
 pub mod skip;
 pub mod supervisor;
 pub mod wait;
 pub mod workers;
 
 pub use aside::Aside;
+pub use browser::{Browser, Look};
 pub use client::{Client, Infer, Response};
 pub use fake_nvml::{FakeDevice, FakeNvml, Machine, Release};
 pub use holdings::Holdings;
 pub use load::Load;
 pub use models::{Echo, Repository};
 pub use peak::Peak;
+pub use scrape::Scrape;
 pub use skip::{
     another_user_or_skip, another_user_with_torch_or_skip, folder_or_skip, holds_or_skip, say,
     skipped, strict_or_skip, torch_or_skip,

@@ -167,6 +167,7 @@ impl Builder {
         let runtime_file = folder.path().join("run/bulkhead.json");
         let own = [
             OsString::from("http.listen=127.0.0.1:0"),
+            "metrics.listen=127.0.0.1:0".into(),
             "log.format=json".into(),
             // A thread a core says nothing more on machines with many of them.
             "limits.threads=2".into(),
@@ -360,6 +361,13 @@ impl Supervisor {
     pub fn temporary_files(&self) -> Vec<OsString> {
         let entries = fs::read_dir(self.folder.path().join("tmp")).expect("the folder is ours");
         entries.flatten().map(|entry| entry.file_name()).collect()
+    }
+
+    /// Where it serves metrics.
+    pub fn metrics_address(&self) -> SocketAddr {
+        let text = fs::read_to_string(&self.runtime_file).expect("a server that listens wrote it");
+        let content: Value = serde_json::from_str(&text).expect("it is JSON");
+        content["metrics"].as_str().and_then(|text| text.parse().ok()).expect("it serves metrics")
     }
 
     /// A connection of its own.

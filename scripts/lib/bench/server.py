@@ -67,7 +67,8 @@ class Server:
             )
 
     def command(self):
-        sets = ["http.listen=127.0.0.1:0", f"runtime_file={self.runtime}", "log.filter=warn"]
+        sets = ["http.listen=127.0.0.1:0", "metrics.listen=127.0.0.1:0"]
+        sets += [f"runtime_file={self.runtime}", "log.filter=warn"]
         sets.append(f'repository.paths=["{self.folder}/models"]')
         sets.append(f"scratch={self.folder}/scratch")
         command = [binaries() / "bulkhead", "serve"]
@@ -82,7 +83,8 @@ class Server:
         """Returns the seconds from the start of the process to all models ready."""
         while not self.runtime.exists():
             self.check(pause)
-        self.address = json.loads(self.runtime.read_text())["http"]
+        listens = json.loads(self.runtime.read_text())
+        self.address, self.metrics = listens["http"], listens.get("metrics")
         while not self.ready():
             self.check(pause)
         return time.monotonic() - self.began

@@ -33,13 +33,17 @@ def add_arguments(parser):
     parser.add_argument("--show-memory", action="store_true")
 
 
+def need_wrk():
+    if not shutil.which("wrk"):
+        raise Failure("wrk is not here; Debian has it: apt-get install wrk")
+
+
 def numbers(text):
     return [int(part) for part in text.split(",")]
 
 
 def run(options):
-    if not shutil.which("wrk"):
-        raise Failure("wrk is not here; Debian has it: apt-get install wrk")
+    need_wrk()
     build(["bulkhead", "bulkhead-worker", "bulkhead-tests"])
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
         folder = pathlib.Path(folder)

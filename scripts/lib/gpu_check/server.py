@@ -58,7 +58,8 @@ class ConfiguredServer(Server):
     def command(self):
         runtime = f"runtime_file={self.runtime}"
         program = self.context.programs / "bulkhead"
-        return [program, "serve", "--config", self.config, "--set", "http.listen=127.0.0.1:0", "--set", runtime]
+        return [program, "serve", "--config", self.config, "--set", "http.listen=127.0.0.1:0", "--set", "metrics.listen=off",
+                "--set", runtime]
 
     def environment(self):
         inherited = os.environ.get("LD_LIBRARY_PATH", "").split(":")

@@ -7,4 +7,4 @@
 mod admit;
 mod road;
 
-pub use admit::{Admitted, admit};
+pub use admit::{Admitted, Answered, admit};

@@ -136,7 +136,9 @@ impl Road<'_> {
         claim: Claim,
         fingerprint: Option<Fingerprint>,
     ) -> Result<Lease, RequestError> {
+        let waits = self.route.stats().waits_again();
         let mut lease = self.route.queue().acquire(claim, self.order.deadline).await?;
+        drop(waits);
         let standing = fingerprint.map(|fingerprint| self.watchlist().standing(fingerprint));
         if let Some(Standing::Convicted(conviction)) = standing {
             return Err(self.poison(conviction));

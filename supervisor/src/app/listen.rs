@@ -1,19 +1,20 @@
-//! Where clients arrive: at a socket that a service manager has opened, or at one of our own.
+//! Where clients arrive: at sockets that a service manager has opened, or at our own.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{Duration, timeout};
 use tracing::info;
 
 use super::StartError;
-use crate::config::Http;
+use crate::config::{Http, Metrics};
 use crate::route::Routes;
 use crate::system::Activation;
 
-/// By this name a service manager's socket is known.
+/// By these names a service manager's sockets are known.
 const HTTP: &str = "http";
+const METRICS: &str = "metrics";
 
 /// Connections that may wait until they are accepted; the kernel has a limit of its own. Where they are
 /// fewer, a burst of clients waits a second for its second attempt.
@@ -29,19 +30,37 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub(super) fn http(config: &Http, mut activation: Activation) -> Result<Self, StartError> {
+    pub(super) fn http(config: &Http, activation: &mut Activation) -> Result<Self, StartError> {
         let listen = config.listen;
         let bound = |e| StartError::Bind(listen, e);
         let given = activation.tcp(HTTP).map_err(StartError::Activation)?;
-        activation.close_the_rest();
-        let (listener, hold) = match given {
+        let hold = match given {
             // Whoever looks at a server that is starting wants to see it start.
-            None => (listen_on(listen).map_err(bound)?, Duration::ZERO),
-            Some(socket) => (TcpListener::from_std(socket).map_err(bound)?, config.activation_wait),
+            None => Duration::ZERO,
+            Some(_) => config.activation_wait,
         };
-        let address = listener.local_addr().map_err(bound)?;
+        Self::of(given, listen, hold).map_err(bound)
+    }
+
+    /// Nothing if metrics are off, whatever socket there is for them.
+    pub(super) fn metrics(
+        config: &Metrics,
+        activation: &mut Activation,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(listen) = config.listen else { return Ok(None) };
+        let given = activation.tcp(METRICS).map_err(StartError::Activation)?;
+        let listening = Self::of(given, listen, Duration::ZERO);
+        listening.map(Some).map_err(|e| StartError::BindMetrics(listen, e))
+    }
+
+    fn of(given: Option<StdListener>, listen: SocketAddr, hold: Duration) -> io::Result<Self> {
+        let listener = match given {
+            None => listen_on(listen)?,
+            Some(socket) => TcpListener::from_std(socket)?,
+        };
+        let address = listener.local_addr()?;
         if address != listen && listen.port() != 0 {
-            info!(http = %address, configured = %listen, "the service manager's socket is served");
+            info!(%address, configured = %listen, "the service manager's socket is served");
         }
         Ok(Self { listener, address, hold })
     }

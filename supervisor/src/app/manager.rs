@@ -94,7 +94,7 @@ impl ServiceManager {
 
     fn seen(&self) -> Seen {
         let (serving, models) = self.routes.serving();
-        let waits_for = self.routes.missed().iter().map(ToString::to_string).collect();
+        let waits_for = self.routes.waits_for().iter().map(ToString::to_string).collect();
         Seen {
             started: self.routes.started(),
             ready: self.routes.server_ready(),

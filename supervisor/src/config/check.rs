@@ -13,11 +13,11 @@ use tracing_subscriber::EnvFilter;
 use super::check_models;
 use super::flat;
 use super::raw::{
-    Raw, RawDevices, RawHttp, RawLimits, RawLog, RawRepository, RawShutdown, RawTraces,
+    Raw, RawDevices, RawHttp, RawLimits, RawLog, RawMetrics, RawRepository, RawShutdown, RawTraces,
 };
 use super::reader::Reader;
 use super::settings::{
-    Cgroup, Config, Devices, Http, Limits, Log, LogFormat, NvmlLibrary, Repository,
+    Cgroup, Config, Devices, Http, Limits, Log, LogFormat, Metrics, NvmlLibrary, Repository,
     RepositoryControl, Required, Shutdown, Startup, Symlinks, Traces,
 };
 use super::value::Size;
@@ -60,6 +60,7 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
         log: log(reader, &raw.log),
         traces: traces(reader, &raw.traces),
         http: http(reader, &raw.http),
+        metrics: metrics(reader, &raw.metrics),
         limits,
         devices: devices(reader, &raw.devices),
         repository: repository(reader, &raw.repository),
@@ -180,6 +181,27 @@ fn repository_control(value: &Value) -> Option<RepositoryControl> {
         (Some(false), _) => Some(RepositoryControl::Denied),
         (None, Some("loopback")) => Some(RepositoryControl::Loopback),
         (None, _) => None,
+    }
+}
+
+fn metrics(reader: &mut Reader, raw: &RawMetrics) -> Metrics {
+    let default = Metrics::default();
+    let expected = "\"off\", or an IP address and a port as in http.listen";
+    let listen =
+        reader.parsed("metrics.listen", raw.listen.as_ref(), expected, |value| {
+            match value.as_str()? {
+                "off" => Some(None),
+                address => address.parse::<SocketAddr>().ok().map(Some),
+            }
+        });
+    Metrics {
+        listen: listen.unwrap_or(default.listen),
+        max_connections: reader.quantity(
+            "metrics.max_connections",
+            raw.max_connections.as_ref(),
+            &CONNECTIONS,
+            default.max_connections,
+        ),
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::settings::{
     Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log, LogFormat,
-    NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
-    Segments, Shutdown, SlotSize, Start, Startup, Symlinks, Traces, WorkerSettings,
+    Metrics, NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required,
+    RestartSettings, Segments, Shutdown, SlotSize, Start, Startup, Symlinks, Traces,
+    WorkerSettings,
 };
 
 impl Default for Log {
@@ -34,6 +35,12 @@ impl Default for Http {
             activation_wait: Duration::from_secs(10),
             repository_control: RepositoryControl::Loopback,
         }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8002))), max_connections: 64 }
     }
 }
 

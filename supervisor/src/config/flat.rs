@@ -6,7 +6,7 @@ use shared::id::ModelName;
 
 use super::schema;
 use super::settings::{
-    Cgroup, Config, Confinement, Enabled, LogFormat, ModelSettings, NvmlLibrary, OnOom,
+    Cgroup, Config, Confinement, Enabled, LogFormat, Metrics, ModelSettings, NvmlLibrary, OnOom,
     RepositoryControl, Required, Segments, SlotSize, Start, Startup, Symlinks,
 };
 use super::value::{show_duration, show_names, show_size};
@@ -38,6 +38,7 @@ impl Config {
         list.add("scratch", path(&self.scratch), Effect::Server);
         self.add_log_and_http(&mut list);
         self.add_traces(&mut list);
+        self.add_metrics(&mut list);
         self.add_limits(&mut list);
         self.add_devices(&mut list);
         self.add_repository(&mut list);
@@ -94,6 +95,13 @@ impl Config {
         ] {
             list.add(&format!("traces.{key}"), value, effect);
         }
+    }
+
+    fn add_metrics(&self, list: &mut List) {
+        let Metrics { listen, max_connections } = &self.metrics;
+        let listen = listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        list.add("metrics.listen", quote(&listen), Effect::Server);
+        list.add("metrics.max_connections", max_connections.to_string(), Effect::Server);
     }
 
     fn add_limits(&self, list: &mut List) {

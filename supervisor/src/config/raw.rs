@@ -32,6 +32,7 @@ pub(super) struct Raw {
     pub(super) log: RawLog,
     pub(super) traces: RawTraces,
     pub(super) http: RawHttp,
+    pub(super) metrics: RawMetrics,
     pub(super) limits: RawLimits,
     pub(super) devices: RawDevices,
     pub(super) repository: RawRepository,
@@ -48,6 +49,7 @@ impl Raw {
         "log",
         "traces",
         "http",
+        "metrics",
         "limits",
         "devices",
         "repository",
@@ -72,6 +74,8 @@ section!(RawHttp {
     activation_wait,
     repository_control,
 });
+
+section!(RawMetrics { listen, max_connections });
 
 section!(RawLimits {
     max_body,

@@ -5,8 +5,8 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::raw::{
-    Raw, RawBackoff, RawDevices, RawHttp, RawLimits, RawLog, RawModel, RawRepository, RawRestart,
-    RawShutdown, RawTraces, RawWorker,
+    Raw, RawBackoff, RawDevices, RawHttp, RawLimits, RawLog, RawMetrics, RawModel, RawRepository,
+    RawRestart, RawShutdown, RawTraces, RawWorker,
 };
 
 /// What may stand below a key.
@@ -23,6 +23,7 @@ fn below(path: &[&str]) -> Below {
         ["log"] => Below::Keys(RawLog::KEYS.to_vec()),
         ["traces"] => Below::Keys(RawTraces::KEYS.to_vec()),
         ["http"] => Below::Keys(RawHttp::KEYS.to_vec()),
+        ["metrics"] => Below::Keys(RawMetrics::KEYS.to_vec()),
         ["limits"] => Below::Keys(RawLimits::KEYS.to_vec()),
         ["devices"] => Below::Keys(RawDevices::KEYS.to_vec()),
         ["repository"] => Below::Keys(RawRepository::KEYS.to_vec()),

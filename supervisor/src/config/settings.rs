@@ -19,6 +19,7 @@ pub struct Config {
     pub log: Log,
     pub traces: Traces,
     pub http: Http,
+    pub metrics: Metrics,
     pub limits: Limits,
     pub devices: Devices,
     pub repository: Repository,
@@ -86,6 +87,14 @@ pub struct Http {
     /// the start.
     pub activation_wait: Duration,
     pub repository_control: RepositoryControl,
+}
+
+/// Where metrics and the status page are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Port 0 lets the system choose; `None` serves neither.
+    pub listen: Option<SocketAddr>,
+    pub max_connections: u32,
 }
 
 /// Who may load and unload models over HTTP.

@@ -205,7 +205,7 @@ impl Lane {
     }
 
     /// Whether a worker has something of ours, so that draining could find something.
-    pub(super) fn is_active(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         // A stale zero is read only by a thread that did not submit; the submitting thread drains.
         self.published.load(Ordering::Acquire) > 0
     }

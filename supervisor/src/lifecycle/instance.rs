@@ -24,6 +24,7 @@ use crate::lane::Bells;
 use crate::process::{LogLimits, Spawner, Start};
 use crate::quota::{Place, Quotas};
 use crate::schedule::{BatchCap, SlotQueue};
+use crate::stats::Registry;
 use crate::status::{Board, InstanceCard};
 
 /// What every instance of this supervisor shares.
@@ -38,6 +39,8 @@ pub struct Kit {
     pub board: Board,
     /// How workers ended.
     pub archive: Archive,
+    /// Where requests are counted.
+    pub stats: Registry,
     /// The folder of the worker binaries.
     pub binaries: PathBuf,
 }

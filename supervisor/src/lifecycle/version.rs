@@ -23,6 +23,7 @@ use crate::request::{RequestError, What};
 use crate::route::{Route, RouteParts, ServingState, VersionEntry};
 use crate::schedule::{BatchCap, SlotQueue};
 use crate::schema::{Port, Schema};
+use crate::stats::VersionStats;
 use crate::status::VersionCard;
 
 /// How much longer than `infer_timeout` a worker may take over a request before it counts as hung.
@@ -43,6 +44,7 @@ pub(super) struct Version {
     live: watch::Sender<Live>,
     queue: Arc<SlotQueue>,
     batch_cap: Arc<BatchCap>,
+    stats: Arc<VersionStats>,
     instances: Vec<Instance>,
     /// From the first time an instance was ready.
     route: Option<Arc<Route>>,
@@ -96,6 +98,7 @@ impl Version {
         let instances = (0..).zip(&seats).map(start).collect::<Result<_, String>>()?;
         let (model, infer_timeout) = (folder.name.clone(), settings.worker.infer_timeout);
         Ok(Self {
+            stats: kit.stats.of(&model, version),
             model,
             version,
             manifest,
@@ -215,6 +218,7 @@ impl Version {
             infer_timeout: self.infer_timeout,
             queue: Arc::clone(&self.queue),
             batch_cap: Arc::clone(&self.batch_cap),
+            stats: Arc::clone(&self.stats),
         };
         self.route =
             Some(Arc::new(Route::new(parts, schema(&self.model, &self.manifest, &loaded))));

@@ -35,6 +35,11 @@ impl Spawner {
         self.programs.family()
     }
 
+    /// The worker programs that have had a zygote, and how it does: `starting`, `ready` or `down`.
+    pub fn zygotes(&self) -> Vec<(String, &'static str)> {
+        self.zygotes.states()
+    }
+
     /// Starts a worker, as a copy of its binary's zygote if it may be one and there is one.
     pub async fn spawn(&self, command: WorkerCommand) -> Result<Child, SpawnError> {
         let command = match command.start {

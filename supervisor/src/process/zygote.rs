@@ -136,6 +136,25 @@ impl Zygotes {
         made.await.map_err(|_| SpawnError::Zygote)
     }
 
+    /// The file name of each binary that has had one, and how its zygote does.
+    pub(super) fn states(&self) -> Vec<(String, &'static str)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states: Vec<_> = running
+            .iter()
+            .map(|(binary, zygote)| {
+                let name = binary.file_name().unwrap_or(binary.as_os_str()).to_string_lossy();
+                let state = match *zygote.state.borrow() {
+                    State::Starting => "starting",
+                    State::Ready => "ready",
+                    State::Down => "down",
+                };
+                (name.into_owned(), state)
+            })
+            .collect();
+        states.sort();
+        states
+    }
+
     fn of(&self, binary: &Path) -> Zygote {
         // The map is whole after each call.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

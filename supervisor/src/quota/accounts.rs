@@ -53,6 +53,13 @@ pub struct Place {
     pub bytes: u64,
 }
 
+/// The account of one device in two figures; bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub granted: u64,
+    pub grantable: u64,
+}
+
 /// Why nothing was granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -167,6 +174,15 @@ impl Accounts {
                 Err(refused)
             }
         }
+    }
+
+    #[must_use]
+    pub fn grants(&self) -> BTreeMap<DeviceId, Granted> {
+        let granted = |book: &Book| Granted {
+            granted: book.ledger.used(),
+            grantable: book.ledger.capacity(),
+        };
+        self.books.iter().map(|(id, book)| (id.clone(), granted(book))).collect()
     }
 
     fn on_devices(

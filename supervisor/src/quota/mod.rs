@@ -14,7 +14,7 @@ pub mod placement;
 mod quotas;
 pub mod sighting;
 
-pub use accounts::{Accounts, Capacity, DeviceAsk, GrantId, Outlook, Place, Refused};
+pub use accounts::{Accounts, Capacity, DeviceAsk, GrantId, Granted, Outlook, Place, Refused};
 pub use ledger::{Denied, Ledger, Released, Reserved};
 pub use measured::Subject;
 pub use placement::Wanted;

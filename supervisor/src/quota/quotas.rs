@@ -12,12 +12,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval, timeout_at};
 use tracing::{info, warn};
 
-use super::accounts::{Accounts, Capacity, DeviceAsk, Found, GrantId, Outlook, Place, Refused};
+use super::accounts::{
+    Accounts, Capacity, DeviceAsk, Found, GrantId, Granted, Outlook, Place, Refused,
+};
 use super::gate::{Passed, Verdict};
 use super::measured::{Measured, Subject};
 use super::measured_file;
 use super::sighting::Whose;
-use crate::device::{Driver, Kin, Kinship, Snapshot, State};
+use crate::device::{DeviceId, Driver, Kin, Kinship, Snapshot, State};
 use crate::health::DeviceUse;
 
 /// A handle; all share the same accounts.
@@ -145,6 +147,12 @@ impl Quotas {
 
     fn grant(&self, (id, place): (GrantId, Option<Place>)) -> Grant {
         Grant { quotas: self.clone(), id, place, left: false }
+    }
+
+    /// What of each device was granted, and what could be at all.
+    #[must_use]
+    pub fn grants(&self) -> BTreeMap<DeviceId, Granted> {
+        lock(&self.0.accounts).grants()
     }
 
     /// Whether there is a device that can be used, as far as is known now.

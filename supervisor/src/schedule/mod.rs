@@ -10,4 +10,4 @@ pub mod queue;
 
 pub use batch_cap::{BatchCap, Squeeze};
 pub use pool::{Claim, Coming, Company};
-pub use queue::{Rest, Seat, SlotQueue};
+pub use queue::{Rest, Seat, SlotQueue, Usage};

@@ -313,6 +313,12 @@ impl Pool {
         self.waiters.len() - self.cancelled + self.loners.len()
     }
 
+    /// How many may wait.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.lanes.iter().map(Lane::in_use).sum()

@@ -45,6 +45,17 @@ struct Inner {
     closed: Option<RequestError>,
 }
 
+/// Slots of the lanes that are in service, and who uses them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub slots: usize,
+    pub in_use: usize,
+    /// Workers that have a request: each is at work on one of those that it has.
+    pub executing: usize,
+    /// Requests that may wait for a slot.
+    pub places: usize,
+}
+
 impl SlotQueue {
     /// At most `limit` new requests may wait at a time.
     pub fn new(limit: usize, watchlist: Arc<Watchlist>) -> Arc<Self> {
@@ -69,6 +80,15 @@ impl SlotQueue {
     /// For a reload. Who waits already goes on waiting.
     pub fn set_limit(&self, limit: usize) {
         self.lock().pool.set_limit(limit);
+    }
+
+    /// What of it is in use at the moment.
+    pub fn usage(&self) -> Usage {
+        let inner = self.lock();
+        let slots = inner.lanes.values().map(|lane| usize::from(lane.slots())).sum();
+        let executing = inner.lanes.values().filter(|lane| lane.is_active()).count();
+        let (in_use, places) = (inner.pool.in_use(), inner.pool.limit());
+        Usage { slots, in_use, executing, places }
     }
 
     /// A place for a lane that is being built, and what that lane must tell its freed slots to.

@@ -1,5 +1,5 @@
-//! The system that the supervisor runs in: signals, descriptors, the runtime file, and a service
-//! manager such as systemd (see `scripts/systemd`).
+//! The system that the supervisor runs in: signals, descriptors, the runtime file, how busy the
+//! machine is, and a service manager such as systemd (see `scripts/systemd`).
 //!
 //! - `notify`: what a service manager is told; `standing`: when, and in which words (pure).
 //! - `activation`: sockets that it has opened.
@@ -7,6 +7,7 @@
 
 mod activation;
 mod descriptors;
+mod host;
 mod notify;
 mod pulse;
 mod runtime_file;
@@ -16,6 +17,7 @@ mod watchdog;
 
 pub use activation::{Activation, ActivationError};
 pub use descriptors::raise_descriptor_limit;
+pub use host::{Host, watch_host};
 pub use notify::Notifier;
 pub use pulse::{Answers, Pulse, pulse};
 pub use runtime_file::RuntimeFile;

@@ -19,12 +19,13 @@ use crate::admission::{Admitted, admit};
 use crate::heavy::heavy;
 use crate::request::{InferHead, RequestError, What};
 use crate::route::{Route, Routes};
+use crate::stats::{Spent, Tally};
 use crate::telemetry::traces::Trail;
 
 /// How many bytes are copied in the time in which one is turned into JSON, roughly.
 const COPY_IS_LIGHTER: usize = 16;
 
-/// One inference, with a trace if one is wanted.
+/// One inference, counted, with a trace if one is wanted.
 pub(super) async fn infer<B: Body<Data = Bytes> + Unpin>(
     deps: &HttpDeps,
     target: &Target<'_>,
@@ -33,24 +34,51 @@ pub(super) async fn infer<B: Body<Data = Bytes> + Unpin>(
 ) -> Result<Answer, RequestError> {
     let header = |name: &str| headers.get(name)?.to_str().ok();
     let trail = deps.traces.begin(&target.model, header);
-    let answer = run(deps, target, (headers, &trail), body).await;
+    let answer = counted(deps, target, (headers, &trail), body).await;
     trail.finish(answer.as_ref().err());
     answer
 }
 
 /// Nothing of the body is read before the model is known to be there.
-async fn run<B: Body<Data = Bytes> + Unpin>(
+async fn counted<B: Body<Data = Bytes> + Unpin>(
     deps: &HttpDeps,
     target: &Target<'_>,
     (headers, trail): (&HeaderMap, &Trail),
     body: &mut BodyReader<'_, B>,
 ) -> Result<Answer, RequestError> {
-    let route = deps.routes.resolve(&target.model, target.version)?;
-    let kind = body_kind(headers)?;
+    let found = deps.routes.resolve(&target.model, target.version);
+    let route = found.inspect_err(|error| deps.routes.stats().unrouted(error.what))?;
+    let mut tally = Tally::begin(route.stats());
     let gate = ModelGate { routes: &deps.routes, route: &route, asked: target.version, trail };
-    let received = receive(body, kind, deps.settings.max_json_depth, &gate).await?;
+    match travel(deps, &gate, headers, body, &mut tally).await {
+        Ok((answer, spent)) => {
+            tally.succeeded(&spent);
+            Ok(answer)
+        }
+        Err(error) => {
+            // A tally that is just dropped is that of a client that has left.
+            if !body.broke_off() {
+                tally.failed(error.what);
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn travel<B: Body<Data = Bytes> + Unpin>(
+    deps: &HttpDeps,
+    gate: &ModelGate<'_>,
+    headers: &HeaderMap,
+    body: &mut BodyReader<'_, B>,
+    tally: &mut Tally,
+) -> Result<(Answer, Spent), RequestError> {
+    let kind = body_kind(headers)?;
+    let received = receive(body, kind, deps.settings.max_json_depth, gate).await?;
     let route = Arc::clone(received.slot.route());
-    let reply = received.slot.run(trail).await?;
+    tally.admitted(route.stats());
+    let answered = received.slot.run(gate.trail).await?;
+    tally.answered();
+    let (reply, spent) = (&answered.reply, answered.spent);
     let echo =
         Echo { id: received.client_id.as_deref(), model: route.model(), version: route.version() };
     let total = reply.tensors().iter().fold(0_usize, |sum, t| sum.saturating_add(t.len));
@@ -61,14 +89,14 @@ async fn run<B: Body<Data = Bytes> + Unpin>(
         );
         return Err(RequestError::new(What::TooLarge, message));
     }
-    let encode = || encode(echo, &received.wanted, &reply, max_json);
+    let encode = || encode(echo, &received.wanted, reply, max_json);
     let encoded = match received.wanted.any_json(reply.tensors().len()) {
         true => heavy(total, encode)?,
         // Binary outputs are only copied, which is many times quicker.
         false => heavy(total / COPY_IS_LIGHTER, encode)?,
     };
-    drop(reply);
-    respond_with(encoded, negotiate(headers))
+    answered.release();
+    Ok((respond_with(encoded, negotiate(headers))?, spent))
 }
 
 fn respond_with(encoded: Encoded, coding: Option<Coding>) -> Result<Answer, RequestError> {

@@ -1,14 +1,12 @@
 //! The REST form of the Open Inference Protocol, on HTTP/1.1 and HTTP/2.
 //!
-//! A request goes `server → connection → service → endpoint`, and an inference from there
+//! A request goes `listener → service → endpoint`, and an inference from there
 //! `decode → admission → encode`. Invariants:
 //! - Whatever a client sends, or stops sending, ends in a documented status: nothing here panics
 //!   on it, waits for it without a limit, or grows with it beyond the limits of [`HttpSettings`].
 //! - A binary tensor is copied once, from the frame that brought it into the worker's slot.
 
-mod activity;
 mod budget;
-mod connection;
 mod control;
 mod decode;
 mod encode;

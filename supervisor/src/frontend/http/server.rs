@@ -1,29 +1,19 @@
-//! Accepts connections, up to a limit, and lets them finish at the end.
+//! The listener of this protocol.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
 
-use super::connection::{Server, serve_connection};
+use super::service;
 use super::settings::{HttpDeps, HttpSettings};
+use crate::frontend::listener::{self, Limits, Service};
 use crate::system::Answers;
-
-/// After a failure to accept, for example for want of descriptors, which connections that end
-/// give back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-enum Event {
-    Shutdown,
-    Answered,
-    Accepted(std::io::Result<TcpStream>),
-    /// There are other settings.
-    Changed,
-    Left(Result<(), JoinError>),
-}
 
 /// Serves `listener` until `shutdown`, then takes no more connections and returns when the
 /// requests in progress are answered. How long that may take is the caller's to say: dropping the
@@ -34,64 +24,62 @@ pub async fn serve(
     listener: TcpListener,
     deps: HttpDeps,
     mut settings: watch::Receiver<HttpSettings>,
-    mut pulse: Answers,
+    pulse: Answers,
     shutdown: impl Future<Output = ()>,
 ) {
-    let server = Arc::new(Server::new(deps));
-    let (stop, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let has_room = connections.len() < server.max_connections();
-        let event = tokio::select! {
-            biased;
-            () = &mut shutdown => Event::Shutdown,
-            () = pulse.answer() => Event::Answered,
-            Some(left) = connections.join_next() => Event::Left(left),
-            Ok(()) = settings.changed() => Event::Changed,
-            accepted = listener.accept(), if has_room => {
-                Event::Accepted(accepted.map(|(socket, _)| socket))
-            }
-        };
-        match event {
-            Event::Shutdown => break,
-            Event::Answered => {}
-            Event::Left(left) => report(left),
-            Event::Changed => server.adopt(settings.borrow_and_update().clone()),
-            Event::Accepted(Ok(socket)) => {
-                connections.spawn(serve_connection(Arc::clone(&server), socket, stopped.clone()));
-            }
-            Event::Accepted(Err(error)) => {
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+    let (change, limits) = watch::channel(limits_of(&deps.settings));
+    let live = Arc::new(Live(ArcSwap::from_pointee(deps)));
+    let serving = listener::serve(listener, Arc::clone(&live), limits, Some(pulse), shutdown);
+    let adopting = async {
+        while settings.changed().await.is_ok() {
+            let settings = settings.borrow_and_update().clone();
+            let limits = limits_of(&settings);
+            live.adopt(settings);
+            change.send_replace(limits);
         }
-    }
-    // What the kernel has let in would be cut off with the listener.
-    while connections.len() < server.max_connections()
-        && let Some(Ok((socket, _))) = listener.accept().now_or_never()
-    {
-        connections.spawn(serve_connection(Arc::clone(&server), socket, stopped.clone()));
-    }
-    drop(listener);
-    stop.send_replace(());
-    while let Some(left) = connections.join_next().await {
-        report(left);
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = serving => {}
+        () = adopting => {}
     }
 }
 
-/// A panic stays within its connection, and is a bug.
-fn report(left: Result<(), JoinError>) {
-    if let Err(error) = left {
-        tracing::error!(%error, "a connection's task failed");
+/// A request has what there is when it begins.
+#[derive(Debug)]
+struct Live(ArcSwap<HttpDeps>);
+
+impl Live {
+    fn adopt(&self, settings: HttpSettings) {
+        let deps = HttpDeps { settings, ..HttpDeps::clone(&self.0.load()) };
+        self.0.store(Arc::new(deps));
+    }
+}
+
+impl Service for Arc<Live> {
+    type Body = Full<Bytes>;
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let deps = self.0.load_full();
+        service::answer(&deps, request).await
+    }
+}
+
+fn limits_of(settings: &HttpSettings) -> Limits {
+    Limits {
+        max_connections: settings.max_connections,
+        header_timeout: settings.header_timeout,
+        idle_timeout: settings.idle_timeout,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
     use tokio::time::timeout;

@@ -49,9 +49,13 @@ where
     };
     let mut body = match BodyReader::new(body, coding, &deps.settings) {
         Ok(body) => body,
-        Err(error) => return (respond::error(&error), After::Close),
+        Err(error) => {
+            count_unread(deps, parts, &error);
+            return (respond::error(&error), After::Close);
+        }
     };
     if let Some(error) = refused {
+        count_unread(deps, parts, &error);
         let mut response = respond::error(&error);
         let known = HeaderValue::from_static("gzip, deflate");
         response.headers_mut().insert(ACCEPT_ENCODING, known);
@@ -65,6 +69,13 @@ where
         },
     };
     (response, settle(parts, &mut body, then).await)
+}
+
+/// An inference that is refused before anybody looks at which model it is for.
+fn count_unread(deps: &HttpDeps, parts: &Parts, error: &RequestError) {
+    if let Ok(Endpoint::Infer(_)) = endpoint(&parts.method, parts.uri.path()) {
+        deps.routes.stats().unrouted(error.what);
+    }
 }
 
 async fn dispatch<B>(

@@ -34,6 +34,8 @@ pub(crate) struct BodyReader<'s, B> {
     length_of: LengthOf,
     /// Taken from the budget of all bodies, until this request is over.
     kept: usize,
+    /// The connection ended in the middle of it.
+    broke_off: bool,
 }
 
 impl<B> Drop for BodyReader<'_, B> {
@@ -78,6 +80,7 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
             rest: Bytes::new(),
             length_of: if coding.is_some() { LengthOf::Compressed } else { LengthOf::Plain },
             kept: 0,
+            broke_off: false,
         })
     }
 
@@ -189,6 +192,11 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
         self.received == 0
     }
 
+    /// Whether its client left in the middle of it.
+    pub(crate) fn broke_off(&self) -> bool {
+        self.broke_off
+    }
+
     /// Reads on without keeping anything; whether the end was reached within `most` bytes.
     pub(crate) async fn discard(&mut self, most: usize) -> Discarded {
         let stop = self.received.saturating_add(most);
@@ -264,7 +272,10 @@ impl<'s, B: Body<Data = Bytes> + Unpin> BodyReader<'s, B> {
         match frame {
             None => Ok(None),
             Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
-            Some(Err(_)) => Err(RequestError::invalid("the body could not be read to its end")),
+            Some(Err(_)) => {
+                self.broke_off = true;
+                Err(RequestError::invalid("the body could not be read to its end"))
+            }
         }
     }
 }

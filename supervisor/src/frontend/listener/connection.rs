@@ -3,20 +3,21 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use hyper::Version;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpUserTimeout;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::activity::{Activity, Counted, Verdict, Watch};
-use super::service;
-use super::settings::{HttpDeps, HttpSettings};
 
 /// Most requests in progress on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
@@ -25,16 +26,38 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_HEADER_LIST: u32 = 64 << 10;
 
+/// What is answered on the connections of a listener.
+pub(in crate::frontend) trait Service: Send + Sync + 'static {
+    type Body: Body<Data = Bytes, Error = Infallible> + Send + 'static;
+
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Limits of one listener.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::frontend) struct Limits {
+    /// Most open connections; further ones wait to be accepted.
+    pub(in crate::frontend) max_connections: usize,
+    /// From the first byte of a request, or from accepting a connection, to the end of the head.
+    pub(in crate::frontend) header_timeout: Duration,
+    /// How long a connection may do nothing, a client that does not read what is sent included.
+    pub(in crate::frontend) idle_timeout: Duration,
+}
+
 /// What all connections of a listener share.
 #[derive(Debug)]
-pub(super) struct Server {
-    /// A request has what there is when it begins.
-    deps: ArcSwap<HttpDeps>,
+pub(super) struct Server<S> {
+    service: S,
+    /// A connection has those that there are when it comes.
+    limits: watch::Receiver<Limits>,
     protocol: auto::Builder<TokioExecutor>,
 }
 
-impl Server {
-    pub(super) fn new(deps: HttpDeps) -> Self {
+impl<S: Service> Server<S> {
+    pub(super) fn new(service: S, limits: watch::Receiver<Limits>) -> Self {
         let mut protocol = auto::Builder::new(TokioExecutor::new());
         // `activity::Watch` bounds the time for a head, and idleness with it.
         protocol.http1().timer(TokioTimer::new()).header_read_timeout(None);
@@ -45,17 +68,12 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST);
-        Self { deps: ArcSwap::from_pointee(deps), protocol }
+        Self { service, limits, protocol }
     }
 
-    pub(super) fn max_connections(&self) -> usize {
-        self.deps.load().settings.max_connections
-    }
-
-    /// For requests and connections that come from now on.
-    pub(super) fn adopt(&self, settings: HttpSettings) {
-        let deps = HttpDeps { settings, ..HttpDeps::clone(&self.deps.load()) };
-        self.deps.store(Arc::new(deps));
+    /// Those that hold now.
+    pub(super) fn limits(&self) -> Limits {
+        *self.limits.borrow()
     }
 }
 
@@ -72,34 +90,33 @@ enum Event {
 
 /// Serves until the client leaves, is idle or stuck for too long, or, after `stop`, until the
 /// requests in progress are answered and the first one had its chance.
-pub(super) async fn serve_connection(
-    server: Arc<Server>,
+pub(super) async fn serve_connection<S: Service>(
+    server: Arc<Server<S>>,
     socket: TcpStream,
     mut stop: watch::Receiver<()>,
 ) {
     // Without it small responses may wait for an acknowledgement; a failure costs only latency.
     let _best_effort = socket.set_nodelay(true);
+    let limits = server.limits();
+    give_up_on_the_dead(&socket, limits.idle_timeout);
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(Counted { socket, activity: Arc::clone(&activity) });
     let service = {
         let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
-        service_fn(move |request: hyper::Request<Incoming>| {
+        service_fn(move |request: Request<Incoming>| {
             let busy = activity.begin();
             if request.version() == Version::HTTP_2 {
                 activity.is_multiplexed();
             }
-            let deps = server.deps.load_full();
+            let server = Arc::clone(&server);
             async move {
-                let answer = service::answer(&deps, request).await;
+                let answer = server.service.answer(request).await;
                 drop(busy);
                 Ok::<_, Infallible>(answer)
             }
         })
     };
-    let mut watch = {
-        let settings = &server.deps.load().settings;
-        Watch::new(Instant::now(), settings.header_timeout, settings.idle_timeout)
-    };
+    let mut watch = Watch::new(Instant::now(), limits.header_timeout, limits.idle_timeout);
     let mut connection = pin!(server.protocol.serve_connection(io, service));
     let mut stopping = false;
     let mut first_request = None;
@@ -139,4 +156,11 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
+}
+
+/// A client whose machine is gone acknowledges nothing, and what is sent to it fits the kernel's buffers for
+/// long: without this it would hold its connection for a quarter of an hour.
+fn give_up_on_the_dead(socket: &TcpStream, after: Duration) {
+    let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    let _best_effort = setsockopt(socket, TcpUserTimeout, &millis);
 }

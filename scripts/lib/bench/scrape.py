@@ -1,0 +1,108 @@
+"""What it costs to be scraped: throughput with and without, in turns on the same server.
+
+Each round measures every cell once without a scraper and once with one, and changes which comes first. The
+model is W1 of `scripts/bench http`; idle models beside it make the scrape longer. Printed are medians. CPU is
+the time that server and workers used for a request.
+"""
+
+import http.client
+import pathlib
+import statistics
+import tempfile
+import threading
+import time
+
+from bench import throughput
+from bench.figures import machine, middle
+from bench.models import add_echo
+from bench.server import Failure, Server, build
+
+
+def add_arguments(parser):
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--connections", type=throughput.numbers, default=[4, 16])
+    parser.add_argument("--rate", type=float, default=10, help="scrapes a second")
+    parser.add_argument("--idle", type=int, default=20, help="models that nobody asks")
+    parser.add_argument("--no-build", action="store_true", help="with the release build that is there")
+
+
+def run(options):
+    throughput.need_wrk()
+    if not options.no_build:
+        build(["bulkhead", "bulkhead-worker"])
+    print(machine())
+    with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
+        folder = pathlib.Path(folder)
+        add_echo(folder, "W1", throughput.SHAPES["W1"])
+        for number in range(options.idle):
+            add_echo(folder, f"idle{number}", [16])
+        with Server(folder) as server:
+            body = throughput.body(folder, "W1")
+            throughput.wrk(server.url("W1"), body, 4, 1)
+            table(measure(server, body, options), options)
+
+
+def measure(server, body, options):
+    seen = {}
+    for turn in range(options.rounds):
+        for connections in options.connections:
+            for scraped in (True, False) if turn % 2 else (False, True):
+                seen.setdefault((connections, scraped), []).append(
+                    cell(server, body, connections, options, scraped)
+                )
+    return seen
+
+
+def cell(server, body, connections, options, scraped):
+    scraper = Scraper(server.metrics, options.rate) if scraped else None
+    before = throughput.cpu_seconds(server)
+    result = throughput.wrk(server.url("W1"), body, connections, options.seconds)
+    spent = throughput.cpu_seconds(server) - before
+    scrapes = scraper.stop() if scraper else []
+    if result is None or (scraped and not scrapes):
+        raise Failure("some answers were not 200, or nothing was scraped")
+    return result[0], result[2], 1e6 * spent / result[3], scrapes
+
+
+class Scraper:
+    """Scrapes so often, on a connection that is kept."""
+
+    def __init__(self, address, rate):
+        self.address, self.pause, self.scrapes = address, 1 / rate, []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.scrape)
+        self.thread.start()
+
+    def scrape(self):
+        connection = http.client.HTTPConnection(self.address, timeout=10)
+        due = time.monotonic()
+        while not self.ended.wait(max(0, due - time.monotonic())):
+            began = time.monotonic()
+            connection.request("GET", "/metrics")
+            answer = connection.getresponse()
+            size = len(answer.read())
+            if answer.status != 200:
+                raise Failure(f"a scrape was answered with {answer.status}")
+            self.scrapes.append((time.monotonic() - began, size))
+            due += self.pause
+
+    def stop(self):
+        self.ended.set()
+        self.thread.join()
+        return self.scrapes
+
+
+def table(seen, options):
+    print("| c | req/s alone | scraped | ratio | p99 µs alone | scraped | CPU µs alone | scraped | a scrape ms | kB |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for c in options.connections:
+        alone, scraped = seen[c, False], seen[c, True]
+        ratio = statistics.median(b[0] / a[0] for a, b in zip(alone, scraped))
+        columns = [middle([cell[i] for cell in cells]) for i in range(3) for cells in (alone, scraped)]
+        scrapes = [scrape for cell in scraped for scrape in cell[3]]
+        took, size = middle([s[0] for s in scrapes]) * 1000, middle([s[1] for s in scrapes]) / 1000
+        print(
+            f"| {c} | {columns[0]:.0f} | {columns[1]:.0f} | {ratio:.3f} | {columns[2]:.0f} | {columns[3]:.0f} "
+            f"| {columns[4]:.1f} | {columns[5]:.1f} | {took:.1f} | {size:.0f} |"
+        )
