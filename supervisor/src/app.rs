@@ -3,7 +3,6 @@
 //! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
 //! the configuration was checked.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -145,7 +144,9 @@ impl App {
     /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
     /// then the workers when the last request was answered.
     pub async fn run(mut self) -> Exit {
-        let metrics = self.serve_metrics();
+        tokio::spawn(self.routes.stats().clone().keep_turning());
+        let overview = self.overview();
+        let metrics = self.serve_metrics(overview);
         let Self { config, listener, address, mut signals, kit, routes, wishes, .. } = self;
         let _runtime_file = self._runtime_file;
         let drain_timeout = config.shutdown.drain_timeout;
@@ -197,33 +198,35 @@ impl App {
                 Exit::Forced
             }
         };
-        // It ends when no process is left.
-        let _late = timeout(LAST_KILLS, catalog).await;
-        enclosures.settle(LAST_FOLDERS).await;
         if let Some((metrics, _)) = metrics {
             metrics.abort();
         }
+        // It ends when no process is left.
+        let _late = timeout(LAST_KILLS, catalog).await;
+        enclosures.settle(LAST_FOLDERS).await;
         info!(?exit, "ended");
         exit
     }
-}
 
-impl App {
-    /// Begins to serve metrics and the status page, and to take the time for them.
-    fn serve_metrics(&mut self) -> Option<(JoinHandle<()>, SocketAddr)> {
-        tokio::spawn(self.routes.stats().clone().keep_turning());
-        let (listener, address) = self.metrics.take()?;
-        let listens = [("http", self.address), ("metrics", address)];
-        let overview = Overview::new(Parts {
+    /// What is shown to operators.
+    fn overview(&self) -> Overview {
+        let metrics = self.metrics.as_ref().map(|(_, address)| ("metrics", *address));
+        let listens = [("http", self.address)].into_iter().chain(metrics);
+        Overview::new(Parts {
             board: self.kit.board.clone(),
             routes: self.routes.clone(),
             snapshots: self.kit.devices.snapshots(),
             quotas: self.kit.quotas.clone(),
             spawner: self.kit.spawner.clone(),
             host: watch_host(),
-            listens: BTreeMap::from(listens.map(|(name, at)| (name.to_owned(), at.to_string()))),
+            listens: listens.map(|(name, at)| (name.to_owned(), at.to_string())).collect(),
             started: self.started,
-        });
+        })
+    }
+
+    /// Begins to serve metrics and the status page.
+    fn serve_metrics(&mut self, overview: Overview) -> Option<(JoinHandle<()>, SocketAddr)> {
+        let (listener, address) = self.metrics.take()?;
         let deps = MetricsDeps {
             overview,
             max_connections: count(self.config.metrics.max_connections),
