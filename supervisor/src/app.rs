@@ -13,7 +13,6 @@ mod listen;
 mod manager;
 mod reload;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -175,7 +174,9 @@ impl App {
 
     /// Serves until it is asked to end, then drains (`app::drain`).
     pub async fn run(mut self) -> Exit {
-        let metrics = self.serve_metrics();
+        tokio::spawn(self.routes.stats().clone().keep_turning());
+        let overview = self.overview();
+        let metrics = self.serve_metrics(overview);
         let Self { config, http, mut signals, rereading, kit, routes, wishes, traces, .. } = self;
         let patience = config.repository.required_timeout;
         let enclosures = kit.enclosures.clone();
@@ -223,14 +224,14 @@ impl App {
         let shutdown = reloader.config().shutdown.clone();
         let drain = Drain { routes, turnover, shutdown, stop, http, end };
         let (exit, tally) = drain.run(signal, &mut signals).await;
+        // Whoever looked on has seen the drain.
+        if let Some((metrics, _)) = metrics {
+            metrics.abort();
+        }
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
         manager.abort();
-        // Whoever looks on sees the server to its end.
-        if let Some((metrics, _)) = metrics {
-            metrics.abort();
-        }
         traces.flush(LAST_TRACES).await;
         let Tally { finished, refused, broken_off, .. } = tally;
         info!(?exit, finished, refused, broken_off, "ended");
@@ -239,21 +240,25 @@ impl App {
 }
 
 impl App {
-    /// Begins to serve metrics and the status page, and to take the time for them.
-    fn serve_metrics(&mut self) -> Option<(JoinHandle<()>, SocketAddr)> {
-        tokio::spawn(self.routes.stats().clone().keep_turning());
-        let Listening { listener, address, .. } = self.metrics.take()?;
-        let listens = [("http", self.http.address), ("metrics", address)];
-        let overview = Overview::new(Parts {
+    /// What is shown to operators.
+    fn overview(&self) -> Overview {
+        let metrics = self.metrics.as_ref().map(|metrics| ("metrics", metrics.address));
+        let listens = [("http", self.http.address)].into_iter().chain(metrics);
+        Overview::new(Parts {
             board: self.kit.board.clone(),
             routes: self.routes.clone(),
             snapshots: self.kit.devices.snapshots(),
             quotas: self.kit.quotas.clone(),
             spawner: self.kit.spawner.clone(),
             host: watch_host(),
-            listens: BTreeMap::from(listens.map(|(name, at)| (name.to_owned(), at.to_string()))),
+            listens: listens.map(|(name, at)| (name.to_owned(), at.to_string())).collect(),
             started: self.started,
-        });
+        })
+    }
+
+    /// Begins to serve metrics and the status page.
+    fn serve_metrics(&mut self, overview: Overview) -> Option<(JoinHandle<()>, SocketAddr)> {
+        let Listening { listener, address, .. } = self.metrics.take()?;
         let deps = MetricsDeps {
             overview,
             max_connections: count(self.config.metrics.max_connections),

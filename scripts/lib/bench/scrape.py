@@ -2,10 +2,12 @@
 
 Each round measures every cell once without a scraper and once with one, and changes which comes first. The
 model is W1 of `scripts/bench http`; idle models beside it make the scrape longer. Printed are medians. CPU is
-the time that server and workers used for a request.
+the time that server and workers used for a request. What a scrape itself takes of the server's processor time
+is measured apart, without load: of the figures it depends least on what else runs.
 """
 
 import http.client
+import os
 import pathlib
 import statistics
 import tempfile
@@ -41,6 +43,7 @@ def run(options):
             body = throughput.body(folder, "W1")
             throughput.wrk(server.url("W1"), body, 4, 1)
             table(measure(server, body, options), options)
+            alone(server, options)
 
 
 def measure(server, body, options):
@@ -91,6 +94,20 @@ class Scraper:
         self.ended.set()
         self.thread.join()
         return self.scrapes
+
+
+def alone(server, options, scrapes=1000):
+    connection = http.client.HTTPConnection(server.metrics, timeout=10)
+    before = throughput.cpu_seconds(server)
+    for _ in range(scrapes):
+        connection.request("GET", "/metrics")
+        connection.getresponse().read()
+    each = (throughput.cpu_seconds(server) - before) / scrapes
+    share = 100 * each * options.rate / os.cpu_count()
+    print(
+        f"A scrape takes {1e6 * each:.0f} µs of the server's processor time; {options.rate:g} a second are "
+        f"{share:.2f} % of this machine's processors."
+    )
 
 
 def table(seen, options):

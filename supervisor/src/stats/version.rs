@@ -143,6 +143,12 @@ impl VersionStats {
         }
     }
 
+    /// Whether a request has ever succeeded.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        read(&self.succeeded) > 0
+    }
+
     /// How long requests took that succeeded, from admission to reply.
     #[must_use]
     pub fn latency(&self) -> Shape {

@@ -17,8 +17,9 @@ struct Row {
     model: String,
     version: String,
     counted: Counted,
-    latency: Shape,
-    queued: Shape,
+    /// Of latency and queue time; a version that was never asked has none, which is most of what there is
+    /// to write.
+    shapes: Option<[Shape; 2]>,
     /// `None` while no request can reach it.
     usage: Option<Usage>,
 }
@@ -43,10 +44,11 @@ pub(in crate::frontend::metrics) fn write(
     failures(out, &rows)?;
     slots(out, &rows)?;
     let help = "Time from admission to reply of requests that succeeded.";
-    let latency = |row: &Row| (row.latency.clone(), row.counted.request_us);
+    let latency =
+        |[latency, _]: &[Shape; 2], counted: &Counted| (latency.clone(), counted.request_us);
     histogram(out, ("bulkhead_request_duration_seconds", help), &rows, latency)?;
     let help = "Time of that in which they waited, for a slot and for their worker to begin.";
-    let queued = |row: &Row| (row.queued.clone(), row.counted.queue_us);
+    let queued = |[_, queued]: &[Shape; 2], counted: &Counted| (queued.clone(), counted.queue_us);
     histogram(out, ("bulkhead_queue_duration_seconds", help), &rows, queued)?;
     let unrouted = overview.routes().stats().unrouted_so_far();
     let unrouted = unrouted.iter().map(|(what, count)| ([("what", what.name())], *count));
@@ -65,9 +67,8 @@ fn rows(overview: &Overview) -> Vec<Row> {
         usage: usages.get(&(model.as_str(), version)).copied(),
         model: model.to_string(),
         version: version.to_string(),
+        shapes: stats.was_asked().then(|| [stats.latency(), stats.queued()]),
         counted: stats.counted(),
-        latency: stats.latency(),
-        queued: stats.queued(),
     })
     .collect()
 }
@@ -153,16 +154,16 @@ fn slots(out: &mut Out<'_, '_>, rows: &[Row]) -> fmt::Result {
 const FIRST_EDGE: u32 = 6;
 const LAST_EDGE: u32 = 26;
 
-/// A version that was never asked anything has no histogram, which is most of what there is to write.
 fn histogram(
     out: &mut Out<'_, '_>,
     (name, help): (&str, &str),
     rows: &[Row],
-    of: impl Fn(&Row) -> (Shape, u64),
+    of: fn(&[Shape; 2], &Counted) -> (Shape, u64),
 ) -> fmt::Result {
     let mut family = out.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    for row in rows.iter().filter(|row| row.counted.succeeded > 0) {
-        let (shape, sum_us) = of(row);
+    for row in rows {
+        let Some(shapes) = &row.shapes else { continue };
+        let (shape, sum_us) = of(shapes, &row.counted);
         let edges = (FIRST_EDGE..=LAST_EDGE).map(|bits| seconds(1 << bits));
         let edges = edges.chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = edges.zip(shape.octaves(FIRST_EDGE, LAST_EDGE)).collect();
