@@ -18,6 +18,8 @@ pub enum Command {
     Serve(Serve),
     /// Check a configuration and say what is wrong with it; nothing is bound or started.
     Check(Check),
+    /// List the processors and GPUs of this machine, and who uses them.
+    Devices(Devices),
 }
 
 #[derive(Debug, Args)]
@@ -38,4 +40,17 @@ pub struct Check {
     /// Sets any key, as with `serve`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Devices {
+    /// The configuration, of which `[devices]` counts; as with `serve`.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets any key, as with `serve`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Drained and ended as asked, or the configuration is good (`check`).
+    /// Drained and ended as asked, or the configuration is good (`check`), or what there is was listed, be it
+    /// no GPU at all (`devices`).
     Ok = 0,
     /// Something failed while running.
     Failed = 1,

@@ -12,6 +12,7 @@ pub mod exit_kind;
 pub mod frontend;
 pub mod health;
 mod heavy;
+pub mod inventory;
 pub mod lane;
 pub mod lifecycle;
 pub mod process;

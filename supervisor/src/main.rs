@@ -11,7 +11,9 @@ use supervisor::app::{App, runtime};
 use supervisor::cli::{Cli, Command};
 use supervisor::config::Config;
 use supervisor::exit::Exit;
+use supervisor::inventory::{Form, Inventory};
 use supervisor::telemetry::start_logs;
+use tokio::runtime::Builder;
 
 /// Large buffers that were freed are handed out again warm: a fresh page costs more than the copy
 /// into it (see ARCHITECTURE.md, "Memory").
@@ -25,6 +27,10 @@ fn main() -> ExitCode {
             say("the configuration is good");
             Ok(Exit::Ok)
         }),
+        Command::Devices(args) => {
+            let form = if args.json { Form::Json } else { Form::Table };
+            configured(args.config.as_deref(), &args.set, |config| devices(&config, form))
+        }
     };
     let exit = outcome.unwrap_or_else(|error| {
         say(&format!("bulkhead: {error:#}"));
@@ -58,6 +64,14 @@ fn serve(config: Config) -> anyhow::Result<Exit> {
     // A scan of a disk that does not answer must not keep the process.
     runtime.shutdown_background();
     exit
+}
+
+fn devices(config: &Config, form: Form) -> anyhow::Result<Exit> {
+    let runtime = Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let inventory = runtime.block_on(Inventory::take(&config.devices));
+    std::io::stdout().write_all(inventory.write(form).as_bytes()).context("cannot write")?;
+    Ok(Exit::Ok)
 }
 
 /// Before there are logs, and after them.

@@ -43,6 +43,8 @@ const PACKAGES: &[Package] = &[
             ("system", 2),
             // Gives out what devices have.
             ("quota", 3),
+            // Writes down what devices say.
+            ("inventory", 3),
             ("schedule", 3),
             // Checks a request against a model, in the words of `request`.
             ("schema", 3),

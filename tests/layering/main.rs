@@ -77,6 +77,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("worker/src/control.rs", "use bincode::serde;", "`proto::codec` alone"),
     ("worker/src/pump/run.rs", "use tch::Tensor;", "has libtorch in its name"),
     ("worker/src/boot.rs", "fn a() { unsafe { b() } }", "unsafe code has an address"),
+    ("supervisor/src/quota/a.rs", "use nvml_wrapper::Nvml;", "only `device` speaks to the GPU"),
     ("shared/src/tensor.rs", "use std::sync::atomic::AtomicBool;", "come from shared::sync"),
     ("worker/src/pump/a.rs", "async fn a() {}", "no async runtime"),
     ("tests/src/a.rs", "fn a() { std::thread::sleep(b) }", "a sleep is a guess"),

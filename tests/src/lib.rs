@@ -8,6 +8,7 @@
 //! - [`holdings`]: what it holds for them: nothing more after a fault than before.
 //! - [`logs`]: what it says.
 //! - [`cgroups`]: what holds its workers.
+//! - [`fake_nvml`]: GPUs for it that are not there.
 //! - [`skip`]: tests that need something that is not there.
 //! - [`wait`]: the only place where time passes: conditions with a watchdog.
 //!
@@ -19,6 +20,7 @@
 
 pub mod cgroups;
 pub mod client;
+pub mod fake_nvml;
 pub mod holdings;
 pub mod load;
 pub mod logs;
@@ -29,6 +31,7 @@ pub mod wait;
 pub mod workers;
 
 pub use client::{Aside, Client, Infer, Response};
+pub use fake_nvml::{FakeDevice, FakeNvml, Machine, Release};
 pub use holdings::Holdings;
 pub use load::Load;
 pub use models::{Echo, Repository};

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::cgroups;
 use crate::client::{Aside, Client, Infer, Listed, Response};
+use crate::fake_nvml::FakeNvml;
 use crate::load::Load;
 use crate::logs::Logs;
 use crate::models::{Echo, Repository};
@@ -93,6 +94,13 @@ impl Builder {
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.push(format!("{key}={value}"));
+        self
+    }
+
+    /// With the GPUs of this library.
+    #[must_use]
+    pub fn gpus(mut self, fake: &FakeNvml) -> Self {
+        self.settings.push(fake.setting());
         self
     }
 
