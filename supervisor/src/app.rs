@@ -24,7 +24,7 @@ use crate::lifecycle::archive::Archive;
 use crate::lifecycle::catalog::{Catalog, Ending};
 use crate::lifecycle::instance::Kit;
 use crate::process::turns::{self, Turns};
-use crate::process::{Family, Spawner};
+use crate::process::{Family, Journals, Spawner};
 use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::status::Board;
@@ -108,6 +108,7 @@ impl App {
             devices,
             board: Board::default(),
             archive: Archive::default(),
+            journals: Journals::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
         let file = RuntimeFile::write(&config.runtime_file, address)

@@ -15,6 +15,7 @@ mod heavy;
 pub mod inventory;
 pub mod lane;
 pub mod lifecycle;
+pub mod overview;
 pub mod process;
 pub mod quota;
 pub mod repository;

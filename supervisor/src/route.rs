@@ -160,7 +160,7 @@ pub struct ModelEntry {
     pub dismissed: bool,
 }
 
-/// A wish of a front end.
+/// A wish of a front end, or of an operator.
 #[derive(Debug)]
 pub struct Demand {
     pub model: ModelName,
@@ -173,6 +173,10 @@ pub enum Wish {
     /// Load the model, or load it anew.
     Load,
     Unload(AnsweredWhen),
+    /// New workers, of the versions that are loaded.
+    Restart,
+    /// What is quarantined may try again.
+    Reset,
 }
 
 /// When an unload is answered.
@@ -196,6 +200,7 @@ struct Shared {
     required: ArcSwap<BTreeSet<ModelName>>,
     draining: AtomicBool,
     started: AtomicBool,
+    was_ready: AtomicBool,
     demand: mpsc::Sender<Demand>,
 }
 
@@ -211,6 +216,7 @@ impl Routes {
             required: ArcSwap::default(),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            was_ready: AtomicBool::new(false),
             demand,
         };
         (Self { shared: Arc::new(shared) }, wishes)
@@ -283,16 +289,22 @@ impl Routes {
     /// Whether every required model serves, the first loads have been tried and the server is not
     /// draining. A model that was unloaded on purpose is not missed.
     pub fn server_ready(&self) -> bool {
+        self.started() && !self.draining() && self.missing().is_empty()
+    }
+
+    /// The models that must be ready and are not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<ModelName> {
         let models = self.shared.models.load();
-        let serves = |name: &ModelName| {
-            let entry = models.get(name);
-            entry.is_some_and(|entry| {
-                entry.dismissed || entry.versions.values().any(|v| v.state == ServingState::Ready)
-            })
-        };
+        let required = self.shared.required.load();
+        let missing = |name: &&ModelName| !models.get(*name).is_some_and(serves);
+        required.iter().filter(missing).cloned().collect()
+    }
+
+    /// Whether it is known which models must be ready, and their loads have begun.
+    #[must_use]
+    pub fn started(&self) -> bool {
         self.shared.started.load(Ordering::Acquire)
-            && !self.draining()
-            && self.shared.required.load().iter().all(serves)
     }
 
     /// Whether the server is on its way out.
@@ -309,6 +321,19 @@ impl Routes {
     pub fn require(&self, models: BTreeSet<ModelName>) {
         self.shared.required.store(Arc::new(models));
         self.shared.started.store(true, Ordering::Release);
+        self.note_readiness();
+    }
+
+    /// Whether the server has ever been ready.
+    #[must_use]
+    pub fn was_ready(&self) -> bool {
+        self.shared.was_ready.load(Ordering::Acquire)
+    }
+
+    fn note_readiness(&self) {
+        if !self.was_ready() && self.server_ready() {
+            self.shared.was_ready.store(true, Ordering::Release);
+        }
     }
 
     pub fn index(&self) -> Vec<IndexEntry> {
@@ -347,6 +372,16 @@ impl Routes {
         self.wish(model, Wish::Unload(answered)).await
     }
 
+    /// Asks for new workers of a model and waits until they serve.
+    pub async fn restart(&self, model: &str) -> Result<(), RequestError> {
+        self.wish(model, Wish::Restart).await
+    }
+
+    /// Asks for what is quarantined of a model to try again, and waits until it serves.
+    pub async fn reset(&self, model: &str) -> Result<(), RequestError> {
+        self.wish(model, Wish::Reset).await
+    }
+
     async fn wish(&self, model: &str, wish: Wish) -> Result<(), RequestError> {
         let model = ModelName::new(model).map_err(|e| RequestError::invalid(e.to_string()))?;
         let (done, outcome) = oneshot::channel();
@@ -363,7 +398,13 @@ impl Routes {
             change(models.entry(model.clone()).or_default());
             models
         });
+        self.note_readiness();
     }
+}
+
+/// As far as the server's readiness goes.
+fn serves(entry: &ModelEntry) -> bool {
+    entry.dismissed || entry.versions.values().any(|v| v.state == ServingState::Ready)
 }
 
 fn unknown_model(model: &str) -> RequestError {
@@ -435,8 +476,12 @@ mod tests {
         let name = ModelName::new("m").unwrap();
         routes.require(BTreeSet::from([name.clone()]));
         assert!(!routes.server_ready(), "still loading");
+        assert_eq!((routes.missing(), routes.was_ready()), (vec![name.clone()], false));
         routes.update(&name, |m| m.dismissed = true);
         assert!(routes.server_ready(), "nobody misses it");
+        routes.update(&name, |m| m.dismissed = false);
+        assert_eq!((routes.server_ready(), routes.was_ready()), (false, true));
+        routes.update(&name, |m| m.dismissed = true);
         routes.drain();
         assert!(!routes.server_ready());
     }

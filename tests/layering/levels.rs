@@ -51,6 +51,8 @@ const PACKAGES: &[Package] = &[
             ("route", 4),
             ("admission", 5),
             ("lifecycle", 5),
+            // Asks whoever has it, for whoever shows it.
+            ("overview", 5),
             ("frontend", 6),
             ("app", 7),
             ("main", 8),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{
-    Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log, LogFormat,
-    NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required, RestartSettings,
-    Segments, Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
+    Admin, Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log,
+    LogFormat, NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required,
+    RestartSettings, Segments, Shutdown, SlotSize, Start, Startup, Symlinks, WorkerSettings,
 };
 
 impl Default for Log {
@@ -27,6 +27,13 @@ impl Default for Http {
             idle_timeout: Duration::from_secs(60),
             repository_control: RepositoryControl::Loopback,
         }
+    }
+}
+
+/// Without `socket`, which is a path that starts at the configuration's folder.
+impl Default for Admin {
+    fn default() -> Self {
+        Self { socket: None, group: None, audit_log: None, max_connections: 32 }
     }
 }
 

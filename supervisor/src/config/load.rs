@@ -19,6 +19,21 @@ pub const DEFAULT_FILE: &str = "config.toml";
 /// Largest file that is read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// If it is named; [`DEFAULT_FILE`] may be there without.
+    pub file: Option<PathBuf>,
+    /// Each `KEY=VALUE`.
+    pub overrides: Vec<String>,
+}
+
+impl Origin {
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.file.as_deref(), &self.overrides)
+    }
+}
+
 impl Config {
     /// Reads `path`, or [`DEFAULT_FILE`] if there is one, lays `overrides` (each `KEY=VALUE`) over
     /// it and checks the whole.

@@ -27,10 +27,10 @@ mod value;
 pub use diff::{Change, Diff};
 pub use error::{ConfigError, ConfigErrors};
 pub use flat::{Effect, Entry};
-pub use load::DEFAULT_FILE;
+pub use load::{DEFAULT_FILE, Origin};
 pub use settings::{
-    Backoff, Cgroup, Config, Confinement, Devices, Enabled, GpuLimits, HostLimits, Http, Limits,
-    Log, LogFormat, ModelSettings, NvmlLibrary, OnOom, PoisonSettings, Repository,
+    Admin, Backoff, Cgroup, Config, Confinement, Devices, Enabled, GpuLimits, HostLimits, Http,
+    Limits, Log, LogFormat, ModelSettings, NvmlLibrary, OnOom, PoisonSettings, Repository,
     RepositoryControl, Required, RestartSettings, Segments, Shutdown, SlotSize, Start, Startup,
     Symlinks, WorkerSettings,
 };

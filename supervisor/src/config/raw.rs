@@ -31,6 +31,7 @@ pub(super) struct Raw {
     pub(super) scratch: Option<Value>,
     pub(super) log: RawLog,
     pub(super) http: RawHttp,
+    pub(super) admin: RawAdmin,
     pub(super) limits: RawLimits,
     pub(super) devices: RawDevices,
     pub(super) repository: RawRepository,
@@ -46,6 +47,7 @@ impl Raw {
         "scratch",
         "log",
         "http",
+        "admin",
         "limits",
         "devices",
         "repository",
@@ -67,6 +69,8 @@ section!(RawHttp {
     idle_timeout,
     repository_control,
 });
+
+section!(RawAdmin { socket, group, audit_log, max_connections });
 
 section!(RawLimits {
     max_body,

@@ -5,8 +5,8 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::raw::{
-    Raw, RawBackoff, RawDevices, RawHttp, RawLimits, RawLog, RawModel, RawRepository, RawRestart,
-    RawShutdown, RawWorker,
+    Raw, RawAdmin, RawBackoff, RawDevices, RawHttp, RawLimits, RawLog, RawModel, RawRepository,
+    RawRestart, RawShutdown, RawWorker,
 };
 
 /// What may stand below a key.
@@ -22,6 +22,7 @@ fn below(path: &[&str]) -> Below {
         [] => Below::Keys(Raw::KEYS.to_vec()),
         ["log"] => Below::Keys(RawLog::KEYS.to_vec()),
         ["http"] => Below::Keys(RawHttp::KEYS.to_vec()),
+        ["admin"] => Below::Keys(RawAdmin::KEYS.to_vec()),
         ["limits"] => Below::Keys(RawLimits::KEYS.to_vec()),
         ["devices"] => Below::Keys(RawDevices::KEYS.to_vec()),
         ["repository"] => Below::Keys(RawRepository::KEYS.to_vec()),

@@ -5,7 +5,12 @@
 //! load, something there: incoming set loads beside the current one; when it is ready the routes
 //!                        move, then the old set drains; if it fails, the current one stays
 //! unload:               current (and incoming) sets drain; answered when their processes are gone
+//! restart:              an incoming set of the same versions; if there is no room for it, one worker of
+//!                       the current set after the other
+//! reset:                what is quarantined in the current set tries again
 //! ```
+
+mod restart;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +19,7 @@ use shared::id::{ModelName, ModelVersion};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
+use self::restart::{Purpose, Renewal};
 use super::Event;
 use super::instance::{Gone, Kit};
 use super::version::{Settled, Version};
@@ -31,6 +37,10 @@ pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 pub(super) enum Ask {
     Load(Done),
     Unload(Done, AnsweredWhen),
+    /// New workers of the versions that are loaded.
+    Restart(Done),
+    /// What is quarantined may try again.
+    Reset(Done),
     /// The server ends: unload.
     Shutdown(Done),
     /// The server ends at once.
@@ -52,6 +62,8 @@ pub(super) struct Keeper {
     /// Who asked for a load while one was under way: what that one read may be older than the wish.
     again: Vec<Done>,
     retiring: Vec<Set>,
+    /// A restart of the current set, worker by worker.
+    renewal: Option<Renewal>,
     /// Why the last load brought nothing.
     problem: Option<String>,
     unloading: Vec<Done>,
@@ -65,8 +77,11 @@ pub(super) struct Keeper {
 }
 
 /// The versions that one load selected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Set {
+    /// What they were made of.
+    folder: Arc<ModelFolder>,
+    purpose: Purpose,
     versions: BTreeMap<ModelVersion, Version>,
     /// Versions that were selected and cannot be loaded, with the reason.
     failed: BTreeMap<ModelVersion, String>,
@@ -96,6 +111,7 @@ impl Keeper {
             loading: Vec::new(),
             again: Vec::new(),
             retiring: Vec::new(),
+            renewal: None,
             problem: None,
             unloading: Vec::new(),
             farewell: Event::Unwanted,
@@ -114,6 +130,8 @@ impl Keeper {
                         self.publish_with(|entry| entry.dismissed = true);
                         self.unload(done, answered).await;
                     }
+                    Some(Ask::Restart(done)) => self.ask_restart(done).await,
+                    Some(Ask::Reset(done)) => self.ask_reset(done).await,
                     Some(Ask::Shutdown(done)) => {
                         self.farewell = Event::ServerEnds;
                         self.unload(done, AnsweredWhen::Gone).await;
@@ -191,19 +209,20 @@ impl Keeper {
         for warning in &folder.manifest.warnings {
             warn!(model = self.name.as_str(), "config.pbtxt: {warning}");
         }
-        self.set_of(&folder)
+        self.set_of(&Arc::new(folder), Purpose::Load)
     }
 
-    fn set_of(&mut self, folder: &ModelFolder) -> Result<Set, String> {
+    fn set_of(&mut self, folder: &Arc<ModelFolder>, purpose: Purpose) -> Result<Set, String> {
         let there = folder.versions.iter().map(|found| found.version);
         let selection = select(there, &folder.manifest.version_policy);
-        let mut set = Set::default();
+        let (folder, versions, failed) = (Arc::clone(folder), BTreeMap::new(), BTreeMap::new());
+        let mut set = Set { folder, purpose, versions, failed };
         for version in selection.missing {
             set.failed.insert(version, "the version policy names it and it does not exist".into());
         }
         for version in selection.load {
             let known = (version, self.watchlist(version));
-            let made = Version::new(folder, known, &self.settings, &self.kit, &self.changed);
+            let made = Version::new(&set.folder, known, &self.settings, &self.kit, &self.changed);
             match made {
                 Ok(made) => drop(set.versions.insert(version, made)),
                 Err(reason) => drop(set.failed.insert(version, reason)),
@@ -228,6 +247,7 @@ impl Keeper {
 
     async fn unload(&mut self, done: Done, answered: AnsweredWhen) {
         self.watchlists.clear();
+        self.renewal = None;
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
         self.loading.append(&mut self.again);
         self.answer_loads(Err(stopped));
@@ -276,6 +296,8 @@ impl Keeper {
                 Settled::Ready => self.promote(),
                 Settled::Failed => self.reject().await,
             }
+        } else if self.renewal.is_some() {
+            self.renew().await;
         } else if let (Some(set), false) = (&self.current, self.loading.is_empty()) {
             match set.settled() {
                 Settled::Not => {}
@@ -321,6 +343,10 @@ impl Keeper {
     /// The new set does not serve: the old one stays.
     async fn reject(&mut self) {
         let Some(set) = self.incoming.take() else { return };
+        if set.purpose == Purpose::Restart && set.was_denied() {
+            self.retire(set).await;
+            return self.begin_renewal().await;
+        }
         let reason = format!("{}; the version that was loaded before still serves", set.reason());
         warn!(model = self.name.as_str(), reason, "not replaced");
         self.answer_loads(Err(self.load_error(&reason)));
@@ -413,7 +439,9 @@ impl Set {
     }
 
     fn settled(&self) -> Settled {
-        let mut settled = if self.failed.is_empty() { Settled::Ready } else { Settled::Failed };
+        // A restart brings back what there was.
+        let whole = self.failed.is_empty() || self.purpose == Purpose::Restart;
+        let mut settled = if whole { Settled::Ready } else { Settled::Failed };
         for version in self.versions.values() {
             match version.summary().settled {
                 Settled::Not => return Settled::Not,
@@ -432,6 +460,11 @@ impl Set {
         let all: Vec<String> =
             all.map(|(number, why)| format!("version {number}: {why}")).collect();
         all.join("; ")
+    }
+
+    /// Whether there was no room for any of it.
+    fn was_denied(&self) -> bool {
+        self.versions.values().any(|version| version.summary().denied)
     }
 
     fn gone(&self) -> Gone {

@@ -26,7 +26,7 @@ use crate::health::{Fingerprint, Incarnation};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
 use crate::process::turns::Turns;
-use crate::process::{Child, Exit, Family, HandshakeError, Session, Speaker, Tail, output};
+use crate::process::{Child, Exit, Family, HandshakeError, Session, Tail, output};
 use crate::quota::Place;
 use crate::schedule::pool::LaneId;
 use crate::schedule::{Rest, SlotQueue, Squeeze};
@@ -106,8 +106,8 @@ impl Worker {
         let Launched { child, enclosure, limits, hard } = started?;
         kit.bells.add(&lane);
         let (reporter, reports) = mpsc::channel(4);
-        let tail = Tail::default();
-        let words = output::forward(log, Speaker::Worker(id.clone()), spec.log, tail.clone());
+        let (tail, speaker) = (Tail::default(), kit.speaker(&id));
+        let words = output::forward(log, speaker, spec.log, tail.clone());
         let tasks = Tasks {
             listen: tokio::spawn(listen(Arc::downgrade(&lane))),
             output: tokio::spawn(words),

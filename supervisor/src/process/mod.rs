@@ -6,6 +6,7 @@
 //! - [`child`]: a running process: signals to its group, its exit.
 //! - [`session`]: the handshake, and commands afterwards.
 //! - [`output`]: its log lines, bounded.
+//! - [`journal`]: the last ones of each model, for operators.
 //! - [`turns`]: who gets the processor soon.
 //! - [`strays`]: orphans of workers, where no control group ends them.
 //!
@@ -13,6 +14,7 @@
 
 pub mod child;
 pub mod command;
+pub mod journal;
 pub mod output;
 mod readable;
 pub mod session;
@@ -23,6 +25,7 @@ mod zygote;
 
 pub use child::{Child, Exit};
 pub use command::{Start, WorkerCommand};
+pub use journal::{Journal, Journals};
 pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};
 pub use spawner::{SpawnError, Spawner};

@@ -35,6 +35,12 @@ impl Spawner {
         self.programs.family()
     }
 
+    /// How the zygotes do, each by the name of its binary.
+    #[must_use]
+    pub fn zygotes(&self) -> Vec<(String, &'static str)> {
+        self.zygotes.states()
+    }
+
     /// Starts a worker, as a copy of its binary's zygote if it may be one and there is one.
     pub async fn spawn(&self, command: WorkerCommand) -> Result<Child, SpawnError> {
         let command = match command.start {

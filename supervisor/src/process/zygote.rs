@@ -136,6 +136,22 @@ impl Zygotes {
         made.await.map_err(|_| SpawnError::Zygote)
     }
 
+    /// How each does, by the name of its binary.
+    pub(super) fn states(&self) -> Vec<(String, &'static str)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = |zygote: &Zygote| match *zygote.state.borrow() {
+            State::Starting => "starting",
+            State::Ready => "ready",
+            State::Down => "down",
+        };
+        let name =
+            |binary: &Path| binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut states: Vec<_> =
+            running.iter().map(|(binary, zygote)| (name(binary), state(zygote))).collect();
+        states.sort_unstable();
+        states
+    }
+
     fn of(&self, binary: &Path) -> Zygote {
         // The map is whole after each call.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

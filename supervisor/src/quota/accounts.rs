@@ -3,6 +3,8 @@
 //! Invariants: the grants on a device never sum up to more than it had to give at the time of the last
 //! grant; a grant comes back once, and that of a worker that ran on a device only through the [`Gate`].
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -52,6 +54,8 @@ pub struct Place {
     /// Bytes on each.
     pub bytes: u64,
 }
+
+pub use report::{Balance, DeviceBalance, Held, Report};
 
 /// Why nothing was granted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval, timeout_at};
 use tracing::{info, warn};
 
-use super::accounts::{Accounts, Capacity, DeviceAsk, Found, GrantId, Outlook, Place, Refused};
+use super::accounts::{
+    Accounts, Capacity, DeviceAsk, Found, GrantId, Outlook, Place, Refused, Report,
+};
 use super::gate::{Passed, Verdict};
 use super::measured::{Measured, Subject};
 use super::measured_file;
@@ -144,6 +146,12 @@ impl Quotas {
         let snapshot = self.0.sources.snapshots.borrow();
         let usable = snapshot.readings.iter().any(|reading| reading.state == State::Usable);
         usable && matches!(snapshot.driver, Driver::Answers(_))
+    }
+
+    /// All accounts as they are now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        lock(&self.0.accounts).report()
     }
 
     /// Takes note of what a model needed, for its next load.
