@@ -1,7 +1,9 @@
 //! The composition root: the only file that knows every part.
 //!
-//! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
-//! the configuration was checked.
+//! `build` binds and connects, `run` serves until a signal or an operator says so, then drains. Nothing
+//! is bound before the configuration was checked.
+
+mod operators;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use self::operators::Operators;
+use crate::admin::BindError;
+use crate::config::{Config, Origin};
 use crate::device::{Devices, kin};
 use crate::enclosure::{EnclosureError, Enclosures};
 use crate::exit::Exit;
@@ -44,6 +48,12 @@ pub enum StartError {
     Binaries(#[source] io::Error),
     #[error("cannot listen on http.listen = {0}")]
     Bind(SocketAddr, #[source] io::Error),
+    #[error("admin.group = {0}: there is no such group")]
+    Group(String),
+    #[error("cannot listen on admin.socket = {}", .0.display())]
+    Admin(PathBuf, #[source] BindError),
+    #[error("cannot write admin.audit_log = {}", .0.display())]
+    Audit(PathBuf, #[source] io::Error),
     #[error("cannot write runtime_file = {}", .0.display())]
     RuntimeFile(PathBuf, #[source] io::Error),
 }
@@ -61,6 +71,7 @@ pub struct App {
     kit: Kit,
     routes: Routes,
     wishes: mpsc::Receiver<Demand>,
+    operators: Operators,
     _runtime_file: RuntimeFile,
 }
 
@@ -85,13 +96,18 @@ pub fn runtime(config: &Config) -> Result<(Runtime, Arc<Bells>), StartError> {
 }
 
 impl App {
-    pub async fn build(config: Config, bells: Arc<Bells>) -> Result<Self, StartError> {
+    /// Of a configuration that was read from `origin`.
+    pub async fn build(
+        (config, origin): (Config, Origin),
+        bells: Arc<Bells>,
+    ) -> Result<Self, StartError> {
         raise_descriptor_limit();
         let signals = Signals::take().map_err(StartError::Signals)?;
         let listen = config.http.listen;
         let bound = |e| StartError::Bind(listen, e);
         let listener = listen_on(listen).map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
+        let operators = Operators::expect(&config, origin)?;
         // Answers while the rest is made.
         let devices = Devices::start(&config.devices);
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
@@ -114,17 +130,29 @@ impl App {
         let file = RuntimeFile::write(&config.runtime_file, address)
             .map_err(|e| StartError::RuntimeFile(config.runtime_file.clone(), e))?;
         let (routes, wishes) = Routes::new();
-        Ok(Self { config, listener, address, signals, kit, routes, wishes, _runtime_file: file })
+        let _runtime_file = file;
+        Ok(Self {
+            config,
+            listener,
+            address,
+            signals,
+            kit,
+            routes,
+            wishes,
+            operators,
+            _runtime_file,
+        })
     }
 
     /// Serves until it is asked to end, then drains: readiness goes first, then new connections,
     /// then the workers when the last request was answered.
     pub async fn run(self) -> Exit {
-        let Self { config, listener, address, mut signals, kit, routes, wishes, _runtime_file } =
-            self;
+        let Self { config, listener, address, mut signals, kit, routes, wishes, .. } = self;
         let drain_timeout = config.shutdown.drain_timeout;
         let enclosures = kit.enclosures.clone();
         let deps = HttpDeps { settings: http_settings(&config, address), routes: routes.clone() };
+        let listens = [("http".to_owned(), address.to_string())].into();
+        let mut operators = self.operators.hear(&kit, &routes, (&config, listens));
         let (end, ending) = mpsc::channel(2);
         let mut catalog = Catalog::new(config, kit, routes.clone());
         let mut catalog = tokio::spawn(async move {
@@ -136,15 +164,16 @@ impl App {
         let mut http = tokio::spawn(http::serve(listener, deps, stopped));
         info!(http = %address, pid = std::process::id(), "listening");
 
-        tokio::select! {
-            signal = signals.next() => {
-                info!(signal, "draining: no new connections, requests in progress may finish");
-            }
+        let asked = tokio::select! {
+            signal = signals.next() => signal,
+            () = operators.drain() => "an operator",
             // Neither ends by itself: a server that is up and deaf is worse than one that is gone.
             _bug = &mut http => return failed("the HTTP front end has ended"),
             _bug = &mut catalog => return failed("the catalog of models has ended"),
-        }
+        };
+        info!(signal = asked, "draining: no new connections, requests in progress may finish");
         routes.drain();
+        operators.tell();
         drop(stop);
         let drain = async {
             let until = Instant::now() + drain_timeout;
@@ -172,6 +201,7 @@ impl App {
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
+        operators.dismiss().await;
         info!(?exit, "ended");
         exit
     }

@@ -45,6 +45,8 @@ const PACKAGES: &[Package] = &[
             ("quota", 3),
             // Writes down what devices say.
             ("inventory", 3),
+            // Talks to a server from outside.
+            ("console", 3),
             ("schedule", 3),
             // Checks a request against a model, in the words of `request`.
             ("schema", 3),
@@ -53,6 +55,7 @@ const PACKAGES: &[Package] = &[
             ("lifecycle", 5),
             // Asks whoever has it, for whoever shows it.
             ("overview", 5),
+            ("admin", 6),
             ("frontend", 6),
             ("app", 7),
             ("main", 8),

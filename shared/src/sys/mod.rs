@@ -4,6 +4,7 @@ pub mod fork;
 pub mod futex;
 pub mod memfd;
 pub mod nvml_limits;
+pub mod peer;
 pub mod pidfd;
 pub mod process;
 pub mod slice;

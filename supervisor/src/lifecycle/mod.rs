@@ -71,7 +71,7 @@
 //! seen, because only then is it free. Any pair not named here is ignored and counted.
 
 pub mod archive;
-mod card;
+pub mod card;
 pub mod catalog;
 pub mod classify;
 mod confinement;
