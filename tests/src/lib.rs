@@ -2,6 +2,7 @@
 //!
 //! - [`supervisor`]: a server of the test's own, in a temporary folder, on a free port.
 //! - [`models`]: its model repository.
+//! - [`admin`]: its operators, on their socket and at a prompt.
 //! - [`client`]: HTTP to it, down to single bytes.
 //! - [`load`]: steady requests beside what a test does.
 //! - [`workers`]: its worker processes, as `/proc` shows them.
@@ -18,6 +19,7 @@
 //! The harness panics with a reason where the server could not be started or observed; what is
 //! under test it hands back.
 
+pub mod admin;
 pub mod cgroups;
 pub mod client;
 pub mod fake_nvml;
@@ -30,6 +32,7 @@ pub mod supervisor;
 pub mod wait;
 pub mod workers;
 
+pub use admin::{Operator, Prompt};
 pub use client::{Aside, Client, Infer, Response};
 pub use fake_nvml::{FakeDevice, FakeNvml, Machine, Release};
 pub use holdings::Holdings;

@@ -81,6 +81,8 @@ impl<S: AsyncRead + AsyncWrite> Session<S> {
             let answer = self.desk.answer(command, self.peer);
             tokio::pin!(answer);
             tokio::select! {
+                // First, so that it is begun whoever is gone already.
+                biased;
                 answer = &mut answer => answer,
                 stir = self.wire.stirs() => match stir {
                     // What was begun is carried out all the same.

@@ -3,7 +3,7 @@
 use proto::admin::status::{
     Instance, Model, OnDevice, Server, ServerState, Status, Version, Worker,
 };
-use shared::text::clean;
+use shared::text::clean_lines;
 
 use super::table::Table;
 use super::units::{ago, bytes, or_dash, time};
@@ -145,20 +145,13 @@ fn on_device(device: &OnDevice) -> String {
 /// What keeps a worker within its bounds, and what does not.
 fn held(named: &str, worker: &Worker) -> String {
     let limits = worker.limits.iter().map(|(name, rung)| format!("{name}: {rung}"));
-    let mut text = format!("\n{named} is held by {}\n", limits.collect::<Vec<_>>().join(", "));
+    let mut text = format!("{named} is held by {}\n", limits.collect::<Vec<_>>().join(", "));
     for measure in &worker.confinement {
         let holds = if measure.holds { "holds" } else { "MISSING" };
-        let line = format!("  {}: {holds}: {}", measure.name, measure.detail);
-        text.push_str(&clean(&line, 400));
-        text.push('\n');
+        let detail = if measure.detail.is_empty() { "" } else { ": " };
+        text.extend([format!("  {}: {holds}{detail}{}\n", measure.name, measure.detail)]);
     }
-    clean_text(&text)
-}
-
-fn clean_text(text: &str) -> String {
-    let mut cleaned = shared::text::clean_lines(text, usize::MAX);
-    cleaned.push('\n');
-    cleaned
+    format!("\n{}\n", clean_lines(&text, usize::MAX))
 }
 
 #[cfg(test)]
