@@ -44,7 +44,7 @@ fn many_in_a_request() {
 
 #[test]
 fn a_batch_that_is_too_large_is_refused_and_does_no_harm() {
-    with_digits("a_batch_that_is_too_large_is_refused", |client, held_out| {
+    with_digits("a_batch_that_is_too_large_is_refused_and_does_no_harm", |client, held_out| {
         let answer = client.infer(&request(&held_out.images[..PIXELS * 33]));
         assert!(answer.assert_status(400).error().contains("32"), "{}", answer.text());
         assert_eq!(infer_binary(client, &held_out.images[..PIXELS]).len(), CLASSES);

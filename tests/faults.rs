@@ -1,9 +1,16 @@
 //! A worker that ends, hangs or is stopped in the middle of requests: its requests get an error, it
 //! comes back, and its neighbour notices nothing.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use tests::supervisor::Builder;
+use tests::workers::WorkerProcess;
 use tests::{Echo, Infer, Supervisor, wait};
+
+/// What a worker may take over a request, and then some: a server that counts it would end the worker.
+const LIMIT: Duration = Duration::from_millis(500);
+const LONGER: Duration = Duration::from_secs(3);
 
 /// A model for faults, and one that must not notice them. Restarts are quick and never run out.
 fn victim_and_neighbour() -> Builder {
@@ -222,4 +229,87 @@ fn an_upload_outlives_the_worker_that_it_was_for() {
     server.wait_for_generation("victim", worker.generation + 1);
     client.send(&body[80_000..]).unwrap();
     assert!(infer.is_echoed_by(&client.receive().unwrap()));
+}
+
+/// A request is in the works when the server stops, for longer than its worker may take over it.
+#[track_caller]
+fn stalls(answered: Answered) {
+    let server = victim_and_neighbour()
+        .set("worker.infer_timeout", &format!("{}ms", LIMIT.as_millis()))
+        .set("worker.stop_timeout", "200ms")
+        .start();
+    let (worker, neighbour) = (server.worker("victim"), server.worker("neighbour"));
+    let asked = server.infer_aside(Infer::command("victim", "stop").once());
+    worker.wait_until_stopped();
+    let start = Instant::now();
+    server.stop();
+    if answered == Answered::Meanwhile {
+        worker.signal(Signal::SIGCONT);
+    }
+    wait::until_passed(start, LONGER);
+    worker.signal(Signal::SIGCONT);
+    server.signal(Signal::SIGCONT);
+    let answer = asked.answer();
+    let expected: &[u16] = if answered == Answered::Meanwhile { &[200] } else { &[200, 504] };
+    assert!(expected.contains(&answer.status), "{} {}", answer.status, answer.text());
+    // It judges again, as long after as it would have taken to find what was overdue by then.
+    server.infer(&Infer::command("neighbour", "hang").once()).assert_status(504);
+    let exits = server.logs().wait_for_number(1, "neighbour", "worker exited");
+    assert_eq!(exits[0]["kind"], "hang", "{exits:?}");
+    assert_serves(&server, "victim");
+    assert_eq!(server.worker("victim"), worker);
+    assert!(!neighbour.is_alive());
+}
+
+/// When a worker answers whose server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    Meanwhile,
+    /// It was stopped as well, as when a whole machine is.
+    After,
+}
+
+#[test]
+fn a_server_that_was_stopped_takes_in_the_answer_before_it_judges() {
+    stalls(Answered::Meanwhile);
+}
+
+#[test]
+fn time_in_which_the_server_was_stopped_is_held_against_nobody() {
+    stalls(Answered::After);
+}
+
+/// Has the worker of `model` leave a process that is nobody's child, and finds it: it has the line of
+/// the worker whose copy it is.
+fn orphan_of(server: &Supervisor, model: &str) -> WorkerProcess {
+    let worker = server.worker(model);
+    server.infer(&Infer::command(model, "orphan")).assert_status(200);
+    wait::until("an orphan that came to the server", || {
+        let others = server.workers_of(model).into_iter().filter(|other| other.pid != worker.pid);
+        let mut ours = others.filter(|other| other.parent() == Some(server.pid()));
+        ours.next()
+    })
+}
+
+/// With control groups, which know what a worker has started, and by the marks on a process alone.
+#[test]
+fn what_one_worker_leaves_goes_with_it_and_not_with_another() {
+    for cgroup in ["auto", "off"] {
+        let server = victim_and_neighbour()
+            .set("limits.cgroup", cgroup)
+            .set("worker.confinement", "none")
+            .start();
+        let helper = orphan_of(&server, "neighbour");
+        for _ in 0..2 {
+            let worker = server.worker("victim");
+            let left = orphan_of(&server, "victim");
+            worker.kill(Signal::SIGKILL);
+            wait::until_true("the end of what it left", || !left.is_alive());
+            server.wait_for_generation("victim", worker.generation + 1);
+        }
+        assert!(helper.is_alive(), "{cgroup}: it went with the worker of another model");
+        assert_serves(&server, "neighbour");
+        server.client().unload("neighbour").assert_status(200);
+        wait::until_true("the end of the helper", || !helper.is_alive());
+    }
 }

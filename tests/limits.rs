@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use tests::cgroups::{self, groups_of, leaves_of, setting};
 use tests::supervisor::Builder;
-use tests::{Echo, Infer, Supervisor, another_user_or_skip, wait};
+use tests::{Echo, Infer, Supervisor, another_user_or_skip, torch_or_skip, wait};
 
 /// A user who owns nothing.
 const NOBODY: u32 = 65534;
@@ -134,6 +134,33 @@ fn what_a_confined_worker_hoards_past_its_own_limit_is_watched() {
         let _late = hoarder.answer();
         server.infer(&Infer::echo("victim")).assert_status(200);
         neighbour.assert_no_errors();
+    }
+}
+
+/// Three processes have in common what a framework took before they were made: it is the worker's once,
+/// and the limit allows no more.
+#[test]
+fn what_a_worker_shares_with_the_processes_around_it_counts_once() {
+    let test = "what_a_worker_shares_with_the_processes_around_it_counts_once";
+    let Some(models) = torch_or_skip("BULKHEAD_MODELS", test) else { return };
+    for start in ["zygote", "exec"] {
+        let server = Supervisor::new()
+            .copy_of("digits", &models.join("digits"))
+            .echo("other", &Echo::default())
+            .set("limits.cgroup", "off")
+            .set("worker.start", start)
+            .set("worker.confinement", "strict")
+            .set("models.digits.memory_limit", "128MiB")
+            .set("models.other.infer_timeout", "500ms")
+            .start();
+        let worker = server.worker("digits");
+        let image = Infer::new("digits").tensor("image", "FP32", &[1, 1, 8, 8], &[0; 256]);
+        server.infer(&image).assert_status(200);
+        // Many looks later.
+        server.infer(&Infer::command("other", "hang").once()).assert_status(504);
+        server.logs().wait_for_number(1, "other", "worker exited");
+        server.infer(&image).assert_status(200);
+        assert_eq!(server.worker("digits"), worker, "{start}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! and what ends its workers is refused, with one model's workers as the only ones that noticed.
 
 use nix::sys::signal::Signal;
-use tests::client::Aside;
+use tests::Aside;
 use tests::supervisor::Builder;
 use tests::{Echo, Infer, Supervisor, wait};
 
@@ -65,6 +65,12 @@ fn a_killer_takes_nobody_with_it_and_is_refused() {
     let convicted = server.logs().wait_for_number(1, "m", "request convicted");
     assert_eq!(convicted[0]["fingerprint"].as_str().unwrap().len(), 16);
     assert_eq!((&convicted[0]["generation"], &convicted[0]["crashes"]), (&2.into(), &2.into()));
+    // Each end tells of what was in flight: first it was one of many.
+    let exits = server.logs().wait_for_number(2, "m", "worker exited");
+    let told = |exit: &serde_json::Value| exit["fingerprints"].as_str().unwrap().to_owned();
+    let killer_s = convicted[0]["fingerprint"].as_str().unwrap();
+    assert!(told(&exits[0]).split(' ').any(|print| print == killer_s), "{exits:?}");
+    assert_eq!(told(&exits[1]), killer_s);
     neighbour.assert_no_errors();
 }
 

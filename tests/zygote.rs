@@ -214,5 +214,8 @@ fn copies_share_the_framework() {
         let private = private_kilobytes(server.worker(&format!("m{i}")).pid);
         tests::say(&format!("an idle worker of a small model has {private} kB of its own"));
         assert!(private > 0 && private < 15_000, "{private} kB");
+        let said = server.logs().wait_for_number(1, &format!("m{i}"), "worker memory");
+        let told = said[0]["private_kb"].as_u64().expect("a number");
+        assert!(told > 0 && told < 15_000, "{told} kB");
     }
 }

@@ -54,6 +54,19 @@ mod tests {
     }
 
     #[test]
+    fn no_fact_is_as_short_as_a_doorbell() {
+        let facts = [
+            Fact::Confined(vec![]),
+            Fact::LoadFailed { message: String::new(), permanent: false },
+            Fact::Trimmed { count: 0 },
+            Fact::LargeOutput { request: 0 },
+        ];
+        for fact in facts {
+            assert!(encode(&fact).unwrap().len() > 1, "{fact:?}");
+        }
+    }
+
+    #[test]
     fn trailing_bytes_are_refused() {
         let mut packet = encode(&7_u32).unwrap();
         packet.push(0);

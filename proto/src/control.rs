@@ -14,7 +14,7 @@ use shared::id::WorkerId;
 use shared::tensor::TensorSpec;
 
 /// Both sides must have been built from the same protocol.
-pub const HANDSHAKE_VERSION: u32 = 3;
+pub const HANDSHAKE_VERSION: u32 = 4;
 
 /// First packet on the control socket, supervisor to worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,14 +130,19 @@ pub enum Fact {
     /// What came of [`Hello::confinement`]; sent once, by our own code, before the model is read.
     Confined(Vec<Measure>),
     Loaded(Loaded),
-    /// The model cannot be loaded; the worker exits after this.
+    /// The model cannot be loaded; the worker exits after this. It is not sent where the exit says more:
+    /// [`WorkerExit::DeviceOutOfMemory`], [`WorkerExit::DeviceFault`].
     LoadFailed {
         message: String,
         /// A repeat would fail alike (bad file, bad configuration).
         permanent: bool,
     },
     /// What [`Command::Trim`] asked for has been done; it is not sent again before this.
-    Trimmed,
+    Trimmed {
+        /// How many of them this worker has done. Without it this would be a packet of one byte, which
+        /// is a doorbell.
+        count: u32,
+    },
     /// Announces the file descriptor that comes with this packet: the memory object that holds the
     /// outputs of `request`, because they did not fit its slot.
     LargeOutput {
@@ -218,10 +223,11 @@ pub enum WorkerExit {
     LoadFailed = 5,
     /// The control socket or the memory objects failed while serving.
     Transport = 6,
-    /// The device has no memory for the model to go on with; a smaller batch may fit.
+    /// The model does not fit the memory of its device, or that has no memory any more for requests that
+    /// it had memory for before; a smaller batch may fit.
     DeviceOutOfMemory = 7,
     /// The device refuses this process from now on (a sticky error of CUDA): whatever it is asked
-    /// would fail, in a new process it may not.
+    /// would fail, in a new process it may not. What had been published is not answered.
     DeviceFault = 8,
 }
 

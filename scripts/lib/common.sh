@@ -14,6 +14,12 @@ die() {
     exit 1
 }
 
+# skipped NAME WHY: for what counts as passed without having been run, here and where all of it is listed.
+skipped() {
+    say "SKIPPED $1: $2"
+    [[ -z ${BULKHEAD_SKIPS:-} ]] || printf '%s: %s\n' "$1" "$2" >>"$BULKHEAD_SKIPS"
+}
+
 # The comment at the top of the calling script is its help text.
 usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$script"; }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tests::supervisor::command;
-use tests::{Echo, FakeDevice, FakeNvml, Infer, Machine, Release, Supervisor};
+use tests::{Echo, FakeDevice, FakeNvml, Infer, Machine, Release, Supervisor, wait};
 
 use crate::watch::GB;
 
@@ -84,12 +84,12 @@ fn a_wrong_setting_is_the_commands_error() {
 fn a_server_tells_of_its_gpus() {
     let fake = FakeNvml::with(Release::Older, &machine());
     let server = Supervisor::with_echo("echo").gpus(&fake).start();
-    // Each is told of before anybody is served.
     let told = |message: &str| {
         let events = server.logs().events().into_iter();
         events.filter(|event| event["message"] == message).count()
     };
-    assert_eq!((told("the GPU driver answers"), told("a GPU")), (1, 3));
+    wait::until_true("a line for each", || told("a GPU") == 3);
+    assert_eq!(told("the GPU driver answers"), 1);
     server.infer(&Infer::echo("echo")).assert_status(200);
 }
 
@@ -102,4 +102,15 @@ fn a_server_starts_beside_a_driver_that_hangs() {
         .set("devices.answer_timeout", "100ms")
         .start();
     server.infer(&Infer::echo("echo")).assert_status(200);
+}
+
+#[test]
+fn a_server_without_gpus_complains_of_nothing() {
+    let server = Supervisor::with_echo("echo").start();
+    server.infer(&Infer::echo("echo")).assert_status(200);
+    let complaint = |event: &&Value| {
+        let target = event["target"].as_str().unwrap_or_default();
+        target.starts_with("supervisor::device") && event["level"] != "INFO"
+    };
+    assert_eq!(server.logs().events().iter().find(complaint), None);
 }

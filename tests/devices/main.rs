@@ -5,5 +5,4 @@ mod command;
 mod garbage;
 mod limits;
 mod losses;
-mod serving;
 mod watch;

@@ -2,7 +2,8 @@
 
 use tests::Infer;
 
-use crate::row::{Row, VICTIM};
+use crate::row::Row;
+use crate::scene::VICTIM;
 
 /// The answer may have come before what was wrong was seen, in a worker that went on.
 const OR_ANSWERED: &[u16] = &[200, 500];
@@ -23,11 +24,9 @@ fn a_doorbell_flood() {
     Row::new().strike("flood-bell 10000000", OR_ANSWERED, "ended").back_after("flood").run();
 }
 
-/// Also over replies of others that are finished and not read yet: those are told so.
 #[test]
 fn a_ring_scribble() {
-    let row = Row::new().strike("scribble", &[500], "ended").spoils_answers();
-    row.back_after("violation").run();
+    violation("scribble", &[500]);
 }
 
 #[test]
@@ -58,8 +57,7 @@ fn a_closed_control_socket() {
 /// Pages of what it may write are the worker's to give back: they read as zeros, which is no ring.
 #[test]
 fn holes_in_the_responses() {
-    let row = Row::new().strike("punch-hole responses", &[500], "ended");
-    row.spoils_answers().back_after("violation").run();
+    violation("punch-hole responses", &[500]);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use nix::sys::signal::Signal;
 use tests::Infer;
 
-use crate::row::{Row, VICTIM};
+use crate::row::Row;
+use crate::scene::VICTIM;
 
 const ENDED: &str = "the worker of model 'victim' ended";
 /// Milliseconds that a request may take that hangs.
@@ -62,12 +63,12 @@ fn a_request_that_ends_its_worker_every_time() {
 #[test]
 fn an_end_that_the_policy_forgives_once() {
     let row = Row::new().set("restart.max_restarts", "0").strike("crash abort", &[500], ENDED);
-    row.bystanders_may_fail().quarantined_after("SIGABRT").run();
+    row.bystanders_fail().quarantined_after("SIGABRT").run();
 }
 
 #[test]
 fn an_end_that_the_policy_never_forgives() {
     let row = Row::new().set("restart.no_retry_on", "[\"SIGABRT\"]");
     let row = row.strike("crash abort", &[500], ENDED);
-    row.bystanders_may_fail().quarantined_after("SIGABRT").run();
+    row.bystanders_fail().quarantined_after("SIGABRT").run();
 }

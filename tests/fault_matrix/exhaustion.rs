@@ -2,7 +2,8 @@
 
 use tests::{Infer, Supervisor, skipped};
 
-use crate::row::{Row, VICTIM};
+use crate::row::Row;
+use crate::scene::VICTIM;
 
 /// Whether control groups hold this on the server, or the test said that it is skipped.
 pub(crate) fn held_by_groups(server: &Supervisor, what: &str, test: &str) -> bool {
@@ -98,11 +99,11 @@ fn descriptor_exhaustion() {
     row.request(large_input, &[200], "").back_after("code 6").run();
 }
 
-/// A file that has lost its name takes as much of the disk.
+/// A file that has lost its name takes as much of the disk. A look may come before the answer.
 pub(crate) fn disk_bombs() -> Vec<Row> {
     let row = || Row::new().set("scratch_limit", "8MiB");
     ["fill 64MiB", "fill-unnamed 64MiB"]
-        .map(|command| row().strike(command, &[200], "").back_after("quota"))
+        .map(|command| row().strike(command, &[200, 500], "ended").back_after("quota"))
         .into()
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tests::supervisor::Builder;
 use tests::{Echo, Infer, Supervisor};
 
-use crate::row::{Scene, VICTIM, beside_a_neighbour};
+use crate::scene::{Scene, VICTIM, beside_a_neighbour};
 
 const SOON: Duration = Duration::from_secs(1);
 
-/// A model that cannot be loaded because of `parameter` has so many workers that end in this way; and
-/// none of it stays.
+/// A model that cannot be loaded because of `parameter` has so many workers that end in this way, while
+/// others serve; and none of it stays.
 fn never_up(parameter: (&str, &str), settings: &[(&str, &str)], workers: usize, kind: &str) {
     never_up_on(Supervisor::new(), parameter, settings, (workers, kind));
 }
@@ -21,18 +21,14 @@ fn never_up_on(
     settings: &[(&str, &str)],
     (workers, kind): (usize, &str),
 ) {
-    let broken = Echo::default().parameter(parameter.0, parameter.1);
-    let builder = beside_a_neighbour(server.echo(VICTIM, &broken));
     let set = |builder: Builder, (key, value): &(&str, &str)| {
         builder.set(&format!("models.{VICTIM}.{key}"), value)
     };
-    let server = settings.iter().fold(builder, set).start();
-    server.wait_for_state(VICTIM, "UNAVAILABLE");
+    let server = settings.iter().fold(beside_a_neighbour(server), set).start();
     let scene = Scene::of(server, Infer::echo(VICTIM), SOON);
-    scene.assert_exits(workers, kind);
-    scene.assert_quarantined();
-    // Nothing has changed yet.
-    scene.server.client().load(VICTIM).assert_status(400);
+    let broken = Echo::default().parameter(parameter.0, parameter.1);
+    scene.server.repository().echo(VICTIM, &broken);
+    scene.assert_cannot_be_loaded(workers, kind);
     scene.server.repository().echo(VICTIM, &Echo::default());
     scene.assert_can_be_loaded();
 }

@@ -3,7 +3,7 @@
 //!
 //! Each row ([`row::Row`]) says what is done to the victim, what its callers are told, what the exit
 //! is called, and whether the victim comes back. What is asserted of every row stands in
-//! [`row::Row::run`] and nowhere else.
+//! [`row::Row::run`] and [`scene`], and nowhere else.
 //!
 //! - [`ends`]: workers that crash, exit, hang or are stopped.
 //! - [`attacks`]: workers that are hostile to their supervisor.
@@ -20,4 +20,5 @@ mod exhaustion;
 mod loads;
 mod modes;
 mod row;
+mod scene;
 mod torch;

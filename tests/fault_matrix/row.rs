@@ -1,24 +1,19 @@
-//! One row of the matrix: what is done, what is expected, and what must hold in any case.
+//! One row of the matrix: what is done, and what is expected.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tests::client::Aside;
 use tests::supervisor::Builder;
-use tests::workers::{WorkerProcess, private_memory};
-use tests::{Echo, Holdings, Infer, Load, Response, Supervisor, wait};
+use tests::{Infer, Supervisor};
 
-pub(crate) const VICTIM: &str = "victim";
-pub(crate) const NEIGHBOUR: &str = "neighbour";
+use crate::scene::{Scene, VICTIM, beside_a_neighbour};
 
-/// How much later than its deadline an answer may be on a machine that is busy with other tests.
-const LATE: Duration = Duration::from_secs(5);
-/// Promised: what the supervisor may have grown by, in kilobytes.
-const GROWTH: u64 = 10 << 10;
-/// Answers before and after, so that growth is that of the fault and not of a server that warms up.
-const STEADY: u64 = 100;
-/// Callers of the victim who have done nothing.
+/// Callers of the victim who have done nothing, behind each such strike.
 const BYSTANDERS: usize = 4;
+/// A deadline that a busy machine keeps.
+const LONG: Duration = Duration::from_secs(10);
+/// Strikes of a row behind which there are bystanders.
+const WITNESSED: usize = 2;
 
 /// Begun with the model that is the victim; then what is done to it, and what is expected.
 #[derive(Debug)]
@@ -34,26 +29,26 @@ pub(crate) struct Row {
 
 /// Something that is done to the victim, and what it says to whoever asked for it.
 #[derive(Debug)]
-struct Strike {
-    request: Infer,
-    blow: Blow,
-    statuses: Vec<u16>,
-    says: String,
+pub(crate) struct Strike {
+    pub(crate) request: Infer,
+    pub(crate) blow: Blow,
+    pub(crate) statuses: Vec<u16>,
+    pub(crate) says: String,
 }
 
 /// What happens to the worker beside the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blow {
+pub(crate) enum Blow {
     Nothing,
     /// It is ended by this signal while it computes.
     Ended(Signal),
-    /// It is stopped before the request is sent.
+    /// It has been stopped, and stays so.
     Stopped,
 }
 
 /// What becomes of the victim.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     /// The same worker serves on.
     Unharmed,
     /// So many workers end, in this way, and another one serves.
@@ -97,7 +92,7 @@ impl Row {
         self
     }
 
-    /// The victim's `infer_timeout`. Its bystanders may share the fate of what they wait behind.
+    /// The victim's `infer_timeout`, which bystanders may miss behind what hangs.
     pub(crate) fn deadline(mut self, milliseconds: u64) -> Self {
         self.deadline = Duration::from_millis(milliseconds);
         self.bystanders = vec![200, 504];
@@ -131,15 +126,9 @@ impl Row {
         self
     }
 
-    /// What the victim does can spoil answers that it has given already.
-    pub(crate) fn spoils_answers(mut self) -> Self {
-        self.bystanders = vec![200, 500];
-        self
-    }
-
-    /// The victim does not come back, and its bystanders come too late.
-    pub(crate) fn bystanders_may_fail(mut self) -> Self {
-        self.bystanders = vec![200, 404, 500, 503];
+    /// The victim does not come back: its bystanders were in flight, or were just about to be.
+    pub(crate) fn bystanders_fail(mut self) -> Self {
+        self.bystanders = vec![500, 503];
         self
     }
 
@@ -173,144 +162,28 @@ impl Row {
             return;
         }
         let scene = Scene::new(server, well, deadline);
-        let (worker, innocent) = (scene.server.worker(VICTIM), scene.bystanders());
-        for strike in strikes {
-            scene.carry_out(strike, &worker);
+        let worker = scene.server.worker(VICTIM);
+        let unanswered = strikes.iter().take(WITNESSED).all(|strike| !strike.is_answered_well());
+        let mut innocent = Vec::new();
+        for (number, strike) in strikes.into_iter().enumerate() {
+            // Who was struck before may be gone, or on its way; and who must be answered well and soon
+            // cannot be held up.
+            let rushed = deadline < LONG && strike.is_answered_well();
+            let behind = number < WITNESSED && worker.is_alive() && !rushed;
+            innocent.extend(scene.carry_out(strike, &worker, if behind { BYSTANDERS } else { 0 }));
         }
         scene.assert_answered(innocent, &bystanders);
         scene.assert_end(&end, &worker);
+        if end != End::Unharmed && unanswered {
+            scene.assert_had_bystanders();
+        }
         scene.assert_nothing_else_happened();
     }
 }
 
-/// Restarts are quick, and so is the end of what does not end by itself.
-pub(crate) fn beside_a_neighbour(server: Builder) -> Builder {
-    server
-        .echo(NEIGHBOUR, &Echo::default())
-        .set("repository.required", &format!("[{NEIGHBOUR:?}]"))
-        .set("log.filter", "info,supervisor::lifecycle::driver=debug")
-        .set("worker.stop_timeout", "200ms")
-        .set("restart.backoff.initial", "20ms")
-        .set("restart.backoff.factor", "1.0")
-}
-
-/// A server before its victim is struck, with what is known of it then.
-pub(crate) struct Scene {
-    pub(crate) server: Supervisor,
-    well: Infer,
-    deadline: Duration,
-    neighbour: Load,
-    holdings: Holdings,
-    memory: u64,
-}
-
-impl Scene {
-    fn new(server: Supervisor, well: Infer, deadline: Duration) -> Self {
-        server.wait_until_ready(VICTIM);
-        server.infer(&well).assert_status(200);
-        Self::of(server, well, deadline)
-    }
-
-    /// Whatever the state of its victim is.
-    pub(crate) fn of(server: Supervisor, well: Infer, deadline: Duration) -> Self {
-        let neighbour = server.load_on(NEIGHBOUR);
-        neighbour.wait_for_more(STEADY);
-        let (holdings, memory) = (Holdings::of(&server), private_memory(server.pid()));
-        Self { server, well, deadline, neighbour, holdings, memory }
-    }
-
-    fn bystanders(&self) -> Vec<Aside> {
-        (0..BYSTANDERS).map(|_| self.server.infer_aside(self.well.clone())).collect()
-    }
-
-    fn carry_out(&self, strike: Strike, worker: &WorkerProcess) {
-        let Strike { request, blow, statuses, says } = strike;
-        if blow == Blow::Stopped {
-            worker.signal(Signal::SIGSTOP);
-        }
-        let aside = self.server.infer_aside(request);
-        if let Blow::Ended(signal) = blow {
-            worker.wait_until_busy();
-            worker.kill(signal);
-        }
-        let answer = self.answer_in_time(aside);
-        assert!(statuses.contains(&answer.status), "{} {}", answer.status, answer.text());
-        assert!(answer.status == 200 || answer.error().contains(&says), "{}", answer.text());
-    }
-
-    fn assert_answered(&self, asides: Vec<Aside>, statuses: &[u16]) {
-        for aside in asides {
-            let answer = self.answer_in_time(aside);
-            let expected = statuses.contains(&answer.status);
-            assert!(expected, "a bystander: {} {}", answer.status, answer.text());
-        }
-    }
-
-    fn answer_in_time(&self, aside: Aside) -> Response {
-        wait::within(self.deadline + LATE, "an answer", || aside.is_finished());
-        aside.answer()
-    }
-
-    fn assert_end(&self, end: &End, worker: &WorkerProcess) {
-        match end {
-            End::Unharmed => {
-                self.assert_serves();
-                assert!(worker.is_alive());
-                self.assert_exits(0, "");
-            }
-            End::Back { kind, workers } => {
-                self.assert_exits(*workers, kind);
-                self.server.wait_until_ready(VICTIM);
-                self.assert_serves();
-                assert!(!worker.is_alive());
-                self.assert_exits(*workers, kind);
-            }
-            End::Quarantined { kind } => {
-                self.assert_exits(1, kind);
-                self.assert_quarantined();
-                self.load_again();
-            }
-        }
-    }
-
-    pub(crate) fn assert_exits(&self, count: usize, kind: &str) {
-        let exits = self.server.logs().wait_for_number(count, VICTIM, "worker exited");
-        let kinds: Vec<_> = exits.iter().map(|exit| exit["kind"].as_str()).collect();
-        assert_eq!(kinds, vec![Some(kind); count], "{exits:?}");
-    }
-
-    pub(crate) fn assert_quarantined(&self) {
-        let reason = self.server.wait_for_state(VICTIM, "UNAVAILABLE");
-        assert!(reason.contains("/load) clears this"), "{reason}");
-        assert!(self.server.workers_of(VICTIM).is_empty());
-        self.server.infer(&self.well).assert_status(404);
-        self.server.infer(&Infer::echo(NEIGHBOUR)).assert_status(200);
-    }
-
-    /// What kept the victim from being loaded is gone. It ends as it was: without a worker.
-    pub(crate) fn assert_can_be_loaded(self) {
-        self.load_again();
-        self.server.client().unload(VICTIM).assert_status(200);
-        self.assert_nothing_else_happened();
-    }
-
-    fn load_again(&self) {
-        self.server.client().load(VICTIM).assert_status(200);
-        self.assert_serves();
-    }
-
-    pub(crate) fn assert_serves(&self) {
-        self.server.infer(&self.well).assert_status(200);
-    }
-
-    /// The neighbour has not noticed, and the server is as it was before.
-    pub(crate) fn assert_nothing_else_happened(self) {
-        let Self { server, neighbour, holdings, memory, .. } = self;
-        neighbour.wait_for_more(STEADY);
-        neighbour.assert_no_errors();
-        assert!(server.logs().about(NEIGHBOUR, "worker exited").is_empty());
-        holdings.wait_until_same(&server);
-        let now = private_memory(server.pid());
-        assert!(now <= memory + GROWTH, "the supervisor had {memory} kB, now {now} kB");
+impl Strike {
+    /// Its worker may have answered all that was in flight before it ends.
+    fn is_answered_well(&self) -> bool {
+        self.statuses.contains(&200)
     }
 }

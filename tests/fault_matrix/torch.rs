@@ -5,10 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tests::{Infer, Supervisor, skipped, torch_or_skip};
+use tests::supervisor::Builder;
+use tests::{
+    Infer, Supervisor, another_user_with_torch_or_skip, skipped, strict_or_skip, torch_or_skip,
+};
 
-use crate::row::{Row, Scene, VICTIM, beside_a_neighbour};
+use crate::row::Row;
+use crate::scene::{Scene, VICTIM, beside_a_neighbour};
 
+/// A user who owns nothing.
+const NOBODY: u32 = 65534;
+const SOON: Duration = Duration::from_secs(1);
 const FAULTY: &str = "BULKHEAD_TEST_MODELS";
 const DIGITS: &str = "BULKHEAD_MODELS";
 
@@ -60,6 +67,12 @@ fn torch_sigsegv() {
 }
 
 #[test]
+fn torch_sigabrt() {
+    let Some(row) = row("torch_sigabrt") else { return };
+    row.signal(Signal::SIGABRT, faulty(What::Loop).once()).back_after("SIGABRT").run();
+}
+
+#[test]
 fn torch_an_endless_loop() {
     both("torch_an_endless_loop", |row| {
         row.deadline(1500).request(faulty(What::Loop).once(), &[504], "").back_after("hang")
@@ -81,6 +94,44 @@ fn torch_a_memory_bomb_that_the_worker_s_own_limit_holds() {
     let Some(row) = row("torch_a_memory_bomb_that_the_worker_s_own_limit_holds") else { return };
     let row = row.server("limits.cgroup", "off").set("memory_limit", "256MiB");
     row.request(faulty(What::Hoard), &[507], "").run();
+}
+
+/// It takes memory that nobody gives it, on a second worker as well, and then gets none.
+#[test]
+fn torch_a_request_that_ends_its_worker_every_time() {
+    let Some(row) = row("torch_a_request_that_ends_its_worker_every_time") else { return };
+    let row = row.server("limits.cgroup", "off").set("confinement", "none");
+    // Not much more than it has: a first run takes memory slowly.
+    let row = row.set("memory_limit", "112MiB");
+    let row = row.request(faulty(What::Hoard), &[422], "ended 2 workers of model 'victim'");
+    row.request(faulty(What::Hoard).once(), &[422], "").back_after_all(2, "host_oom").run();
+}
+
+/// The commonest ends, in a mode.
+fn commonest(test: &str, mode: impl Fn(Row) -> Row, fits: impl Fn(&Supervisor) -> bool) {
+    let strikes: [fn(Row) -> Row; 2] = [
+        |row| row.signal(Signal::SIGKILL, faulty(What::Loop).once()).back_after("SIGKILL"),
+        |row| row.deadline(1500).request(faulty(What::Loop).once(), &[504], "").back_after("hang"),
+    ];
+    for strike in strikes {
+        let Some(row) = row(test) else { return };
+        strike(mode(row)).run_if(&fits);
+    }
+}
+
+#[test]
+fn torch_in_namespaces() {
+    let test = "torch_in_namespaces";
+    let strict = |row: Row| row.set("confinement", "strict");
+    commonest(test, strict, |server| strict_or_skip(server, VICTIM, test));
+}
+
+#[test]
+fn torch_of_an_ordinary_user() {
+    let test = "torch_of_an_ordinary_user";
+    if another_user_with_torch_or_skip(test) {
+        commonest(test, |row| row.user(NOBODY), |_| true);
+    }
 }
 
 #[test]
@@ -120,13 +171,35 @@ fn never_up(bytes: &[u8], good: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.pt");
     fs::write(&file, bytes).unwrap();
-    let builder = Supervisor::new().torch(VICTIM, &file).set("restart.max_restarts", "1");
-    let server = beside_a_neighbour(builder).start();
-    server.wait_for_state(VICTIM, "UNAVAILABLE");
     let image = Infer::new(VICTIM).tensor("image", "FP32", &[1, 1, 8, 8], &[0; 256]);
-    let scene = Scene::of(server, image, Duration::from_secs(1));
-    scene.assert_exits(1, "load_error");
-    scene.assert_quarantined();
+    let scene = Scene::of(with_a_zygote(good, &[]), image, SOON);
+    scene.server.repository().torch(VICTIM, &file);
+    scene.assert_cannot_be_loaded(1, "load_error");
     scene.server.repository().torch(VICTIM, good);
     scene.assert_can_be_loaded();
+}
+
+/// The framework's zygote is there before, so that it is nothing that is left over.
+fn with_a_zygote(model: &Path, settings: &[(&str, &str)]) -> Supervisor {
+    let builder = beside_a_neighbour(Supervisor::new().torch("other", model));
+    let set = |builder: Builder, (key, value): &(&str, &str)| builder.set(key, value);
+    let server = settings.iter().fold(builder, set).start();
+    server.wait_until_ready("other");
+    server
+}
+
+#[test]
+fn torch_a_slow_load() {
+    let Some(models) = torch_or_skip(DIGITS, "torch_a_slow_load") else { return };
+    let settings = [
+        // Nothing reads so much so fast.
+        ("models.victim.load_timeout", "1ms"),
+        ("models.victim.restart.max_restarts", "1"),
+    ];
+    let server = with_a_zygote(&models.join("digits/1/model.pt"), &settings);
+    let image = Infer::new(VICTIM).tensor("image", "FP32", &[1], &[0; 4]);
+    let scene = Scene::of(server, image, SOON);
+    scene.server.repository().torch(VICTIM, &models.join("resnet18/1/model.pt"));
+    scene.assert_cannot_be_loaded(2, "start_timeout");
+    scene.assert_nothing_else_happened();
 }

@@ -157,6 +157,7 @@ const PURE: &[&str] = &[
     "supervisor/src/health/device.rs",
     "supervisor/src/health/suspects.rs",
     "supervisor/src/health/verdict.rs",
+    "supervisor/src/health/vigil.rs",
     "supervisor/src/lane/order.rs",
     "supervisor/src/lane/table.rs",
     "supervisor/src/lifecycle/classify.rs",
@@ -180,6 +181,8 @@ const PURE: &[&str] = &[
     "supervisor/src/schema.rs",
     "worker/src/confine/plan.rs",
     "worker/src/confine/rules.rs",
+    "worker/src/engine/device.rs",
+    "worker/src/pump/exhaustion.rs",
     "worker/src/pump/place.rs",
 ];
 

@@ -55,6 +55,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("supervisor", &["worker", "engine_torch", "tch", "torch-sys"]),
     ("worker", &["supervisor", "bulkhead", "tokio", "hyper", "tch", "torch-sys"]),
     ("worker/torch", &["supervisor", "bulkhead", "tokio", "hyper"]),
+    // A driver knows nothing of us.
+    ("tests/fake_nvml", &["shared", "proto", "supervisor", "bulkhead", "worker"]),
 ];
 
 pub(crate) fn packages() -> impl Iterator<Item = &'static str> {

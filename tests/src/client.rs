@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::thread::JoinHandle;
 
 use serde_json::{Map, Value, json};
 
@@ -13,32 +12,6 @@ use crate::wait::WATCHDOG;
 pub struct Client {
     address: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
-}
-
-/// A request on a thread of its own.
-#[derive(Debug)]
-pub struct Aside(JoinHandle<io::Result<Response>>);
-
-impl Aside {
-    pub fn send(mut client: Client, infer: Infer) -> Self {
-        Self(std::thread::spawn(move || client.try_infer(&infer)))
-    }
-
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-
-    /// Waits for the answer.
-    #[track_caller]
-    pub fn answer(self) -> Response {
-        self.outcome().expect("the server answers")
-    }
-
-    /// Waits for the answer, or the end of the connection.
-    #[track_caller]
-    pub fn outcome(self) -> io::Result<Response> {
-        self.0.join().expect("the client does not panic")
-    }
 }
 
 /// An answer, whatever its status.
@@ -96,10 +69,15 @@ impl Client {
     }
 
     pub fn try_infer(&mut self, infer: &Infer) -> io::Result<Response> {
+        self.send_infer(infer)?;
+        self.receive()
+    }
+
+    pub(crate) fn send_infer(&mut self, infer: &Infer) -> io::Result<()> {
         let (length, body) = infer.binary();
         let length = length.to_string();
         let headers = [("Inference-Header-Content-Length", length.as_str())];
-        self.request("POST", &infer.path(), &headers, &body)
+        self.send_request("POST", &infer.path(), &headers, &body)
     }
 
     /// One request and its answer. Only an answer that breaks off is an error.
@@ -110,13 +88,29 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Response> {
+        self.send_request(method, path, headers, body)?;
+        self.receive()
+    }
+
+    pub(crate) fn send_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<()> {
         let more: String = headers.iter().map(|(k, v)| format!("{k}: {v}\r\n")).collect();
         let length = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n{more}\r\n"
         );
-        self.send(&[head.as_bytes(), body].concat())?;
-        self.receive()
+        self.send(&[head.as_bytes(), body].concat())
+    }
+
+    /// The server's end of the connection that there is, and this one.
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let stream = self.connection.as_ref()?.get_ref();
+        Some((stream.peer_addr().ok()?, stream.local_addr().ok()?))
     }
 
     /// Sends bytes, which need be no whole request.

@@ -1,11 +1,11 @@
 //! What a server holds for its workers. It is the same before and after a fault, once the victim is
 //! back; what is more is left over.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cgroups::groups_of;
+use crate::connections::among_descriptors;
 use crate::supervisor::Supervisor;
 use crate::wait;
 use crate::workers::{descriptors, zygotes_of};
@@ -67,17 +67,10 @@ impl Holdings {
 
 fn descriptors_but_connections(pid: u32) -> Vec<String> {
     // Connections come and go: one of them may be gone after, or have come after, the first look.
-    let mut connections = connections();
+    let mut connections = among_descriptors();
     let all = descriptors(i32::try_from(pid).expect("process ids are small"));
-    connections.extend(self::connections());
+    connections.extend(among_descriptors());
     all.into_iter().filter(|target| !connections.contains(target)).collect()
-}
-
-/// The connections of this machine, as they are shown among descriptors.
-fn connections() -> BTreeSet<String> {
-    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let numbers = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9));
-    numbers.map(|number| format!("socket:[{number}]")).collect()
 }
 
 fn children_of(supervisor: u32) -> usize {

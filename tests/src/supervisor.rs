@@ -13,14 +13,15 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::aside::Aside;
 use crate::cgroups;
-use crate::client::{Aside, Client, Infer, Listed, Response};
+use crate::client::{Client, Infer, Listed, Response};
 use crate::fake_nvml::FakeNvml;
 use crate::load::Load;
 use crate::logs::Logs;
 use crate::models::{Echo, Repository};
 use crate::wait;
-use crate::workers::{WorkerProcess, descriptors, workers_of};
+use crate::workers::{WorkerProcess, descriptors, wait_until_stopped, workers_of};
 
 /// What a server needs to serve models of `echo`.
 const PROGRAMS: [&str; 2] = ["bulkhead", "bulkhead-worker"];
@@ -311,6 +312,16 @@ impl Supervisor {
         Aside::send(self.client(), infer)
     }
 
+    /// Unloads the model from a thread of its own.
+    pub fn unload_aside(&self, model: &str) -> Aside {
+        Aside::unload(self.client(), model)
+    }
+
+    /// Asks for a load from a thread of its own.
+    pub fn load_aside(&self, model: &str) -> Aside {
+        Aside::load(self.client(), model)
+    }
+
     /// Has the only worker of `model` hang in a request, and waits until it does. The next worker
     /// does not get the request.
     pub fn hang(&self, model: &str) -> Aside {
@@ -377,6 +388,12 @@ impl Supervisor {
         if self.exited.is_none() {
             let _gone = kill(self.nix_pid(), signal);
         }
+    }
+
+    /// Stops it, and waits until none of its threads does anything any more.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait_until_stopped(self.nix_pid().as_raw());
     }
 
     /// Kills it by this signal. As for workers, SIGSEGV from outside has to come twice.

@@ -32,6 +32,11 @@ pub fn comes_about(limit: Duration, mut condition: impl FnMut() -> bool) -> bool
     poll(limit, || condition().then_some(())).is_some()
 }
 
+/// Waits until so much time has passed since `start`: for what must not come about in it.
+pub fn until_passed(start: Instant, time: Duration) {
+    poll(time.saturating_mul(2), || (start.elapsed() >= time).then_some(()));
+}
+
 fn poll<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {

@@ -95,6 +95,17 @@ impl WorkerProcess {
         after.split_whitespace().nth(1)?.parse().ok()
     }
 
+    /// Waits until it has been stopped by a signal, with all its threads.
+    pub fn wait_until_stopped(&self) {
+        wait_until_stopped(self.pid);
+    }
+
+    /// Stops it; what it is given from then on waits. Without effect if it has ended.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait::until_true("a worker that is stopped", || is_stopped(self.pid) || !self.is_alive());
+    }
+
     pub fn signal(&self, signal: Signal) {
         // It may have ended meanwhile, which is what most signals are for.
         let _gone = kill(Pid::from_raw(self.pid), signal);
@@ -103,13 +114,15 @@ impl WorkerProcess {
     /// Signals the process by way of one of its threads: the kernel gives the signal to that one if it
     /// takes it.
     pub fn signal_thread(&self, name: &str, signal: Signal) {
-        let entries = fs::read_dir(self.proc("task")).into_iter().flatten().flatten();
         let named = |path: &PathBuf| {
             fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
         };
-        let thread = entries.map(|entry| entry.path()).find(named);
-        let id = thread.and_then(|path| path.file_name()?.to_str()?.parse().ok());
-        let id = id.unwrap_or_else(|| panic!("no thread {name:?} in {self:?}"));
+        // A thread gives itself its name, a moment after it was started.
+        let id = wait::until(&format!("a thread {name:?} in {self:?}"), || {
+            let entries = fs::read_dir(self.proc("task")).into_iter().flatten().flatten();
+            let thread = entries.map(|entry| entry.path()).find(named)?;
+            thread.file_name()?.to_str()?.parse().ok()
+        });
         let _gone = kill(Pid::from_raw(id), signal);
     }
 
@@ -172,6 +185,20 @@ impl WorkerProcess {
     }
 }
 
+/// Waits until a process has been stopped by a signal, with all its threads.
+pub fn wait_until_stopped(pid: i32) {
+    wait::until_true("a process that is stopped", || is_stopped(pid));
+}
+
+fn is_stopped(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let mut states = stats
+        .filter_map(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with('T')))
+        .peekable();
+    states.peek().is_some() && states.all(|stopped| stopped)
+}
+
 /// What the descriptors of a process are, as `readlink` shows them.
 pub fn descriptors(pid: i32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
@@ -183,7 +210,13 @@ pub fn descriptors(pid: i32) -> Vec<String> {
 
 /// Kilobytes that a process has in memory, apart from the memory that holds requests and replies.
 pub fn private_memory(pid: u32) -> u64 {
-    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let found = private_memory_now(pid);
+    found.unwrap_or_else(|| panic!("nothing is known of the memory of process {pid}"))
+}
+
+/// The same; `None` of a process that has ended.
+pub(crate) fn private_memory_now(pid: u32) -> Option<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
     let mut counted = true;
     let mut kilobytes = 0;
     for line in maps.lines() {
@@ -195,6 +228,5 @@ pub fn private_memory(pid: u32) -> u64 {
             kilobytes += value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_default();
         }
     }
-    assert!(kilobytes > 0, "nothing is known of the memory of process {pid}");
-    kilobytes
+    (kilobytes > 0).then_some(kilobytes)
 }

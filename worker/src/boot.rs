@@ -14,23 +14,20 @@
 //! A phase that fails ends the process with one of the codes of [`WorkerExit`].
 
 use std::ffi::OsString;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use proto::control::{
-    Confinement, Fact, HANDSHAKE_VERSION, LoadSpec, Loaded as LoadedFact, MAX_BUILD_BYTES,
-    OnDevice, WarmupExtent, WorkerExit,
-};
-use shared::limits::{MAX_ERROR_BYTES, MAX_TENSORS};
+use proto::control::{Confinement, Fact, HANDSHAKE_VERSION, LoadSpec, WorkerExit};
+use shared::limits::MAX_ERROR_BYTES;
 use shared::ring::consumer::{AttachError, RequestConsumer, attach};
 use shared::ring::producer::ResponseProducer;
-use shared::sys::process::peak_rss;
 use shared::text::{chain, clean};
 
 use crate::confine::{self, Separated};
 use crate::control::{Control, ControlError};
-use crate::engine::{Engine, LoadError, Loader};
+use crate::engine::{Arenas, LoadError, Loader, Pages};
 use crate::inherit::{InheritError, Inherited};
-use crate::pump::{Pump, PumpError, Stop, Warmup, warm_up};
+use crate::load::{Ready, load};
+use crate::pump::{Pump, PumpError, Stop};
 use crate::session::{Commands, SessionError};
 use crate::telemetry;
 use crate::zygote::{self, Role, ZygoteError};
@@ -60,7 +57,7 @@ pub enum BootError {
     Load(#[from] LoadError),
     #[error("cannot report to the supervisor")]
     Report(#[source] ControlError),
-    #[error("the transport failed")]
+    #[error("cannot go on serving")]
     Serve(#[from] PumpError),
 }
 
@@ -74,8 +71,19 @@ impl BootError {
             | Self::Generation
             | Self::Session(_) => WorkerExit::Handshake,
             Self::NoLoad(_) => WorkerExit::NoLoad,
-            Self::Load(_) => WorkerExit::LoadFailed,
-            Self::Report(_) | Self::Serve(_) => WorkerExit::Transport,
+            Self::Load(LoadError::Permanent(_) | LoadError::Transient(_)) => WorkerExit::LoadFailed,
+            Self::Load(LoadError::DeviceOutOfMemory(_))
+            | Self::Serve(PumpError::DeviceExhausted) => WorkerExit::DeviceOutOfMemory,
+            Self::Load(LoadError::DeviceFault(_)) | Self::Serve(PumpError::DeviceFault(_)) => {
+                WorkerExit::DeviceFault
+            }
+            Self::Report(_)
+            | Self::Serve(
+                PumpError::Handover(_)
+                | PumpError::HandUp(_)
+                | PumpError::Trimmed(_)
+                | PumpError::Bell(_),
+            ) => WorkerExit::Transport,
         }
     }
 }
@@ -190,16 +198,22 @@ struct Loaded {
 impl Loaded {
     fn new(confined: Confined, engines: &[(&str, Loader)]) -> Result<Self, BootError> {
         let Confined { control, requests, responses, stop, spec } = confined;
-        match load(&spec, engines) {
-            Ok((engine, fact)) => {
+        let arenas = Arenas {
+            requests: Pages { start: requests.map().start(), len: requests.map().len() },
+            responses: Pages { start: responses.map().start(), len: responses.map().len() },
+        };
+        match load(&spec, engines, &arenas) {
+            Ok(Ready { engine, exhaustion, fact }) => {
                 control.report(&Fact::Loaded(fact), None).map_err(BootError::Report)?;
-                Ok(Self { pump: Pump { requests, responses, control, engine, stop } })
+                let pump = Pump { engine, requests, responses, control, stop, exhaustion };
+                Ok(Self { pump })
             }
             Err(error) => {
-                let permanent = matches!(error, LoadError::Permanent(_));
-                let message = clean(&error.to_string(), MAX_ERROR_BYTES);
-                let fact = Fact::LoadFailed { message, permanent };
-                control.report(&fact, None).map_err(BootError::Report)?;
+                if let Some(permanent) = told_as_failed(&error) {
+                    let message = clean(&error.to_string(), MAX_ERROR_BYTES);
+                    let fact = Fact::LoadFailed { message, permanent };
+                    control.report(&fact, None).map_err(BootError::Report)?;
+                }
                 Err(error.into())
             }
         }
@@ -210,53 +224,12 @@ impl Loaded {
     }
 }
 
-fn load(
-    spec: &LoadSpec,
-    engines: &[(&str, Loader)],
-) -> Result<(Box<dyn Engine>, LoadedFact), LoadError> {
-    let Some((_, loader)) = engines.iter().find(|(name, _)| *name == spec.engine) else {
-        let known: Vec<&str> = engines.iter().map(|(name, _)| *name).collect();
-        let (engine, known) = (&spec.engine, known.join(", "));
-        return Err(LoadError::Permanent(format!(
-            "this worker has no engine {engine:?}, only {known}"
-        )));
-    };
-    let start = Instant::now();
-    let mut engine = loader(spec)?;
-    let load_nanos = nanos(start.elapsed());
-    let warmup_nanos = match warm_up(engine.as_mut()) {
-        Warmup::Done(took) => nanos(took),
-        Warmup::Skipped { input } => {
-            telemetry::info(format_args!(
-                "no warm-up: the type or shape of {input:?} is not known"
-            ));
-            0
-        }
-        Warmup::Failed(error) => {
-            telemetry::warning(format_args!("the warm-up on zeros failed: {error}"));
-            0
-        }
-    };
-    let schema = engine.schema();
-    for (what, specs) in [("inputs", &schema.inputs), ("outputs", &schema.outputs)] {
-        if specs.len() > MAX_TENSORS {
-            let (has, most) = (specs.len(), MAX_TENSORS);
-            let message = format!("the model has {has} {what}, at most {most} are possible");
-            return Err(LoadError::Permanent(message));
-        }
+/// Whether a load failed for good; `None` where the exit says more than the fact could, and the policy for
+/// that kind of exit is to be followed.
+fn told_as_failed(error: &LoadError) -> Option<bool> {
+    match error {
+        LoadError::Permanent(_) => Some(true),
+        LoadError::Transient(_) => Some(false),
+        LoadError::DeviceOutOfMemory(_) | LoadError::DeviceFault(_) => None,
     }
-    let (inputs, outputs) = (schema.inputs, schema.outputs);
-    let on_device = engine.on_device().map(|used| OnDevice {
-        allocator_limit: used.allocator_limit,
-        peak: used.peak,
-        warmup: WarmupExtent::Partial,
-    });
-    let build = clean(&engine.build(), MAX_BUILD_BYTES);
-    let peak_rss = peak_rss();
-    let fact = LoadedFact { inputs, outputs, load_nanos, warmup_nanos, peak_rss, build, on_device };
-    Ok((engine, fact))
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -10,13 +10,15 @@
 //! request (an exception) or the end of this process alone (a crash).
 //!
 //! A module uses only modules of a strictly lower level: 1 and 2 [`confine`], [`telemetry`],
-//! [`control`], [`engine`]; 3 [`inherit`], [`pump`]; 4 [`session`], [`zygote`]; 5 [`boot`].
+//! [`control`], [`engine`]; 3 [`inherit`], [`pump`]; 4 [`load`], [`session`], [`zygote`];
+//! 5 [`boot`].
 
 pub mod boot;
 pub mod confine;
 pub mod control;
 pub mod engine;
 pub mod inherit;
+pub mod load;
 pub mod pump;
 pub mod session;
 pub mod telemetry;

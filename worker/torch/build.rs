@@ -19,6 +19,7 @@ fn main() {
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include"))
         .file("shim/shim.cc")
+        .file("shim/device.cc")
         .file("shim/define.cc")
         .file("shim/warm.cc")
         .compile("bulkhead_torch_shim");

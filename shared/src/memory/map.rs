@@ -57,6 +57,11 @@ impl Mapping {
         raw.map(|raw| Self { raw }).map_err(MapError::Map)
     }
 
+    /// Where it begins. What lies there is read and written by the functions below alone.
+    pub fn start(&self) -> *const u8 {
+        self.raw.as_ptr()
+    }
+
     pub fn len(&self) -> usize {
         self.raw.len()
     }
@@ -133,6 +138,11 @@ impl ReadOnlyMapping {
         check(&fd, len)?;
         let raw = MmapOptions::new().len(len).map_raw_read_only(fd.as_fd().as_raw_fd());
         raw.map(|raw| Self { raw }).map_err(MapError::Map)
+    }
+
+    /// Where it begins. What lies there is read and written by the functions below alone.
+    pub fn start(&self) -> *const u8 {
+        self.raw.as_ptr()
     }
 
     pub fn len(&self) -> usize {

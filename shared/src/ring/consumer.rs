@@ -153,6 +153,13 @@ pub fn attach(
 impl RequestConsumer {
     /// The next published request, if there is one.
     pub fn take(&mut self) -> Option<Taken<'_>> {
+        let request = self.next()?;
+        self.tail = self.tail.wrapping_add(1);
+        Some(Taken { published: Published { request, consumer: self } })
+    }
+
+    /// What [`RequestConsumer::take`] would take.
+    fn next(&self) -> Option<RequestDescriptor> {
         // Partner: the Release store in `RequestProducer::publish`.
         let head = self.map.word(HEAD).load(Ordering::Acquire);
         if head == self.tail {
@@ -163,9 +170,7 @@ impl RequestConsumer {
         // come round, which takes as many answers as the ring has places.
         let bytes = unsafe { self.map.slice(at, DESCRIPTOR_BYTES) };
         let bytes = bytes.try_into().expect("a descriptor's length");
-        let request = RequestDescriptor::decode(bytes).expect("the supervisor writes valid ones");
-        self.tail = self.tail.wrapping_add(1);
-        Some(Taken { request, consumer: self })
+        Some(RequestDescriptor::decode(bytes).expect("the supervisor writes valid ones"))
     }
 
     /// Sleeps until something is published, or for `limit`. May return early: look again.
@@ -208,12 +213,18 @@ impl Alarm {
     }
 }
 
+/// A request that lies in the ring and was not answered yet, so that nobody changes what it says.
+#[derive(Debug)]
+pub struct Published<'a> {
+    pub request: RequestDescriptor,
+    consumer: &'a RequestConsumer,
+}
+
 /// A request that the worker works on. Its inputs borrow it, so that they are given up before the
 /// completion can be published.
 #[derive(Debug)]
 pub struct Taken<'a> {
-    pub request: RequestDescriptor,
-    consumer: &'a RequestConsumer,
+    published: Published<'a>,
 }
 
 /// Proof that the inputs of a request are no longer borrowed.
@@ -223,7 +234,7 @@ pub struct Finished {
     pub slot: u32,
 }
 
-impl Taken<'_> {
+impl Published<'_> {
     /// Entry `i` of the slot's table, for tensors in `memory` bytes.
     pub fn entry(&self, i: u32, memory: usize) -> Result<TensorDesc, Violation> {
         let table = self.consumer.geometry.request_object().table(self.request.slot);
@@ -237,8 +248,25 @@ impl Taken<'_> {
     pub fn data(&self) -> &[u8] {
         let start = self.consumer.geometry.request_object().data(self.request.slot);
         // SAFETY: the supervisor does not write the data of a published slot before it is answered,
-        // which needs the `Finished` that ends this borrow.
+        // which needs the `Finished` of a request that was taken. That ends this borrow: of what was
+        // taken by consuming it, and of what lies ahead of it by consuming what that borrows.
         unsafe { self.consumer.map.slice(start, self.consumer.geometry.request_bytes()) }
+    }
+}
+
+impl<'a> std::ops::Deref for Taken<'a> {
+    type Target = Published<'a>;
+
+    fn deref(&self) -> &Published<'a> {
+        &self.published
+    }
+}
+
+impl Taken<'_> {
+    /// The request that will be taken after this one, if it is there already. It stays in the ring.
+    pub fn ahead(&self) -> Option<Published<'_>> {
+        let request = self.consumer.next()?;
+        Some(Published { request, consumer: self.consumer })
     }
 
     pub fn finish(self) -> Finished {
@@ -320,6 +348,34 @@ mod tests {
         assert_eq!(out[1..], 1.5_f32.to_le_bytes());
         drop(slot);
         assert!(p.arena.take(2).is_some());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd and no shared mappings")]
+    fn what_is_ahead_is_seen_and_stays_in_the_ring() {
+        let mut p = pair(4);
+        let slots: Vec<_> = (0..3).map(|slot| p.arena.take(slot).unwrap()).collect();
+        for (mut slot, id) in slots.into_iter().zip(10..) {
+            let number = slot.slot();
+            slot.data_mut()[0] = u8::try_from(id).unwrap();
+            let _wake = p.down.publish(&request(id, number), p.responses.map());
+        }
+        let (requests, _) = &mut p.worker;
+        for id in 10..13 {
+            let taken = requests.take().unwrap();
+            assert_eq!(taken.request.request, RequestId(id));
+            let next = (id < 12).then_some(id + 1);
+            for _ in 0..2 {
+                let ahead = taken.ahead();
+                assert_eq!(ahead.as_ref().map(|ahead| ahead.request.request.0), next);
+                assert_eq!(ahead.map(|ahead| u64::from(ahead.data()[0])), next);
+            }
+            let _finished = taken.finish();
+        }
+        assert!(requests.take().is_none());
+        let _slot = p.arena.take(3).unwrap();
+        let _wake = p.down.publish(&request(13, 3), p.responses.map());
+        assert_eq!(requests.take().unwrap().request.request, RequestId(13));
     }
 
     #[test]

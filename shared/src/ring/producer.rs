@@ -202,6 +202,11 @@ impl ResponseProducer {
         self.geometry
     }
 
+    /// The response object.
+    pub fn map(&self) -> &Mapping {
+        &self.map
+    }
+
     /// The data area of a response slot.
     pub fn data_mut(&mut self, slot: u32) -> &mut [u8] {
         assert!(slot < self.geometry.slots(), "a slot that exists");

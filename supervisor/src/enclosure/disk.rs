@@ -16,14 +16,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
+use super::tables::Tables;
 use crate::health::DiskUse;
 
 /// Files and folders that are looked at; an honest worker has a handful.
 const MOST_ENTRIES: usize = 10_000;
 /// Folders within folders. Each that is open costs a descriptor.
 const DEEPEST: usize = 32;
-/// Descriptors of all processes that are looked at.
-const MOST_DESCRIPTORS: usize = 1 << 16;
 /// What `st_blocks` counts, whatever the filesystem.
 const BLOCK: u64 = 512;
 
@@ -62,7 +61,7 @@ impl From<Errno> for Stop {
 struct Seen {
     bytes: u64,
     entries: usize,
-    descriptors: usize,
+    tables: Tables,
     /// The filesystem of the folder.
     device: u64,
     /// Files with more than one name, or none.
@@ -141,45 +140,27 @@ impl Seen {
 
     /// Files of the folder that a process has open and that are in no folder any more.
     fn unnamed(&mut self, folder: &Path, process: i32) -> Result<(), Stop> {
-        // Threads share one table. That of a first thread that has ended is empty.
-        if self.table(folder, Path::new(&format!("/proc/{process}/fd")))? > 0 {
-            return Ok(());
-        }
-        let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-        for thread in threads.take(MOST_ENTRIES) {
-            if self.table(folder, &thread.path().join("fd"))? > 0 {
-                return Ok(());
-            }
-        }
-        Ok(())
+        let mut tables = std::mem::take(&mut self.tables);
+        let looked = tables.look(process, |descriptor| self.descriptor(folder, descriptor));
+        self.tables = tables;
+        looked.map_err(|_| Stop::Endless("more than 65536 files open"))
     }
 
-    /// How many descriptors a table has, none if it may not be read.
-    fn table(&mut self, folder: &Path, table: &Path) -> Result<usize, Stop> {
-        let Ok(descriptors) = fs::read_dir(table) else { return Ok(0) };
-        let mut count = 0;
-        for descriptor in descriptors.flatten() {
-            count += 1;
-            self.descriptors += 1;
-            if self.descriptors > MOST_DESCRIPTORS {
-                return Err(Stop::Endless("more than 65536 files open"));
-            }
-            // By its name first: a file elsewhere may be on a disk that does not answer.
-            match fs::read_link(descriptor.path()) {
-                Ok(name) if !name.as_os_str().as_bytes().ends_with(b" (deleted)") => continue,
-                Ok(name) if !name.starts_with(folder) => continue,
-                Ok(_) => {}
-                // Nothing that a worker may open but its own folder has names so long.
-                Err(error) if error.raw_os_error() == Some(Errno::ENAMETOOLONG as i32) => {}
-                Err(_) => continue,
-            }
-            if let Ok(found) = fs::metadata(descriptor.path())
-                && found.dev() == self.device
-            {
-                self.add((found.dev(), found.ino()), found.blocks());
-            }
+    fn descriptor(&mut self, folder: &Path, descriptor: &Path) {
+        // By its name first: a file elsewhere may be on a disk that does not answer.
+        match fs::read_link(descriptor) {
+            Ok(name) if !name.as_os_str().as_bytes().ends_with(b" (deleted)") => return,
+            Ok(name) if !name.starts_with(folder) => return,
+            Ok(_) => {}
+            // Nothing that a worker may open but its own folder has names so long.
+            Err(error) if error.raw_os_error() == Some(Errno::ENAMETOOLONG as i32) => {}
+            Err(_) => return,
         }
-        Ok(count)
+        if let Ok(found) = fs::metadata(descriptor)
+            && found.dev() == self.device
+        {
+            self.add((found.dev(), found.ino()), found.blocks());
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proto::zygote::Entrance;
@@ -68,13 +68,22 @@ pub struct Enclosure {
     leaves: Vec<Leaf>,
     weight: u64,
     report: Arc<LimitsReport>,
+    survived: Mutex<Survived>,
     shared: Arc<Shared>,
+}
+
+/// What the kernel has killed for memory at a look after which the worker was seen alive, and at the
+/// last one, of which that is not known yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Survived {
+    known: u64,
+    last: u64,
 }
 
 /// What there was to see when a worker had ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// Processes of this worker that the kernel killed for memory.
+    /// Processes of this worker that the kernel killed for memory, without those that it has survived.
     pub oom_kills: u64,
 }
 
@@ -188,7 +197,8 @@ impl Shared {
         self.living.send_modify(|living| *living += 1);
         let weight = u64::from(limits.cpu_weight);
         self.weigh(|weights| weights.push(weight));
-        Ok(Enclosure { name, leaves, weight, report: Arc::new(report), shared: self })
+        let (report, survived) = (Arc::new(report), Mutex::default());
+        Ok(Enclosure { name, leaves, weight, report, survived, shared: self })
     }
 
     fn weigh(&self, change: impl FnOnce(&mut Vec<u64>)) {
@@ -237,18 +247,43 @@ impl Enclosure {
         self.leaves.first().map(Leaf::members).unwrap_or_default()
     }
 
+    /// Whether a control group knows what the worker has started.
+    pub fn has_groups(&self) -> bool {
+        !self.leaves.is_empty()
+    }
+
+    /// All that any of its groups lists; reads files.
+    pub fn listed(&self) -> Vec<i32> {
+        self.leaves.iter().flat_map(Leaf::members).collect()
+    }
+
     /// Ends every process in it, also those that left the process group.
     pub async fn end_tree(self: Arc<Self>) {
         let _ended = spawn_blocking(move || self.leaves.iter().for_each(Leaf::end)).await;
+    }
+
+    /// The worker lives: what was killed before the last such look is not why it ends. Reads files.
+    pub fn note_alive(&self) {
+        let kills = self.oom_kills();
+        let mut survived = self.survived();
+        *survived = Survived { known: survived.last, last: kills };
+    }
+
+    fn oom_kills(&self) -> u64 {
+        self.leaves.iter().map(Leaf::oom_kills).max().unwrap_or(0)
+    }
+
+    fn survived(&self) -> MutexGuard<'_, Survived> {
+        self.survived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at what the kernel counted, then ends what the worker has left behind.
     pub async fn examine(self: &Arc<Self>) -> Evidence {
         let this = Arc::clone(self);
         let examined = spawn_blocking(move || {
-            let oom_kills = this.leaves.iter().map(Leaf::oom_kills).max().unwrap_or(0);
+            let kills = this.oom_kills();
             this.leaves.iter().for_each(Leaf::end);
-            Evidence { oom_kills }
+            Evidence { oom_kills: kills.saturating_sub(this.survived().known) }
         });
         examined.await.unwrap_or(Evidence { oom_kills: 0 })
     }

@@ -9,8 +9,9 @@
 //! - `settings` (pure): which files of a leaf say what.
 //! - [`report`] (pure): on which rung of the ladder each limit is held.
 //! - `name` (pure): names that are safe, bounded and recognised later.
-//! - [`memory`]: how much a process has.
+//! - [`memory`]: how much a process has; [`objects`]: how much it holds without having it mapped.
 //! - [`disk`]: how much is in a scratch folder.
+//! - `tables`: what processes have open.
 //! - `claim`: folders that say, by a lock, whether their supervisor lives.
 //! - `group`: our part of one hierarchy, and the leaves in it.
 //! - `scratch`: folders of hostile content, removed.
@@ -27,9 +28,11 @@ mod group;
 mod hierarchy;
 pub mod memory;
 mod name;
+pub mod objects;
 pub mod report;
 mod scratch;
 mod settings;
+mod tables;
 
 pub use enclosures::{Enclosure, EnclosureError, Enclosures, Evidence};
 pub use report::{Limit, LimitsReport};

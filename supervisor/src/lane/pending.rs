@@ -44,8 +44,16 @@ impl Pending {
 
     pub async fn answer(mut self, deadline: Instant) -> Result<Completed, RunError> {
         let Some(answer) = self.answer.as_mut() else { return Err(RunError::Deadline) };
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(result)) => {
+        let answered = match timeout_at(deadline, &mut *answer).await {
+            Ok(answered) => answered.ok(),
+            // It may be there, and only this process late to take it in.
+            Err(_) => {
+                self.lane.drain();
+                answer.try_recv().ok()
+            }
+        };
+        match answered {
+            Some(result) => {
                 self.answer = None;
                 result.map_err(|why| match Instant::now() >= deadline {
                     // A worker that is ended because it hangs is ended after the deadline. That is
@@ -55,7 +63,7 @@ impl Pending {
                 })
             }
             // The lane drops a waiter only after it has answered it.
-            Ok(Err(_)) | Err(_) => Err(RunError::Deadline),
+            None => Err(RunError::Deadline),
         }
     }
 }

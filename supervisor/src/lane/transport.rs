@@ -274,6 +274,13 @@ impl Lane {
         self.deliver(harvest);
     }
 
+    /// Takes in whatever the worker has said and answered, for whoever is about to act on its silence.
+    /// What is said of it comes as events; at most a fixed number of packets is read.
+    pub fn catch_up(self: &Arc<Self>) {
+        let _more = self.read_socket();
+        self.drain();
+    }
+
     /// Drains, announces a new attempt to sleep and drains again (`Bells::on_park`).
     pub(super) fn drain_and_announce(self: &Arc<Self>) {
         let mut transport = self.lock();
@@ -332,16 +339,21 @@ impl Lane {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// What happened since the last call.
-    pub fn activity(&self) -> Activity {
+    /// What happened since the last call. What has been answered is taken in before: it may be there
+    /// already while whoever looks at the ring has not run yet.
+    pub fn activity(self: &Arc<Self>) -> Activity {
         let mut transport = self.lock();
+        let harvest = self.drain_locked(&mut transport);
         let stalled_since = transport.table.stalled_since();
         if let State::Retired { since } = transport.state
             && MonotonicNanos::now().since(since) > LAST_MOMENTS
         {
             transport.activity.violation = Some(Violation::Closed);
         }
-        Activity { stalled_since, ..std::mem::take(&mut transport.activity) }
+        let activity = Activity { stalled_since, ..std::mem::take(&mut transport.activity) };
+        drop(transport);
+        self.deliver(harvest);
+        activity
     }
 
     /// Believes the worker nothing more, and reports it: what is in flight is the owner's to close.
@@ -483,7 +495,7 @@ impl Lane {
                 fact @ (Fact::Confined(_)
                 | Fact::Loaded(_)
                 | Fact::LoadFailed { .. }
-                | Fact::Trimmed),
+                | Fact::Trimmed { .. }),
                 None,
             ) => Ok(Some(fact)),
         }

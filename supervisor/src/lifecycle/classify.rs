@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(kind(WorkerExit::Handshake, Phase::Starting), ExitKind::StartTimeout);
         assert_eq!(kind(WorkerExit::NoLoad, Phase::Starting), ExitKind::StartTimeout);
         assert_eq!(kind(WorkerExit::Transport, Phase::Serving), ExitKind::Code(6));
+        // A load that ends so is not told as a failed one, which would be a load error.
         for phase in [Phase::Starting, Phase::Serving] {
             assert_eq!(kind(WorkerExit::DeviceOutOfMemory, phase), ExitKind::DeviceOom);
             assert_eq!(kind(WorkerExit::DeviceFault, phase), ExitKind::DeviceFault);

@@ -2,10 +2,10 @@
 //! what the machine wants. It waits nowhere else: what takes time is done by tasks that report.
 
 mod devices;
+mod judge;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use proto::control::{Command, Fact, Level, Loaded, Measure};
 use shared::clock::MonotonicNanos;
@@ -21,21 +21,19 @@ use super::history::LastWords;
 use super::instance::{Asked, Gone, InstanceSpec, InstanceView, Kit, WorkerView};
 use super::reservation::Reservation;
 use super::tenancy::Tenancy;
-use super::usage::Usage;
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, ExitClass, ExitReport, Jitter, LoadFault, Machine, Outcome, Record, State,
     StopCause, Token, Unloaded,
 };
 use super::{confinement, events_log, facts, launch, seating};
-use crate::health::{Observation, Reason, Verdict};
+use crate::health::{Reason, Vigil};
 use crate::lane::{Ending, LaneEvent};
 use crate::quota::{Grant, Refused};
 use crate::request::{RequestError, What};
-use crate::schedule::{Rest, SlotQueue};
+use crate::schedule::SlotQueue;
 
-/// How often a worker's progress is judged.
-const JUDGE_EVERY: Duration = Duration::from_millis(250);
+use judge::JUDGE_EVERY;
 
 #[derive(Debug)]
 pub(super) struct Driver {
@@ -47,6 +45,9 @@ pub(super) struct Driver {
     inbox: Option<mpsc::Receiver<Asked>>,
     view: watch::Sender<InstanceView>,
     worker: Option<Box<Worker>>,
+    vigil: Vigil,
+    /// How often the memory of the worker had been looked at when it was ready, until that is told.
+    untold_memory: Option<u32>,
     /// The worker that is being started; then there is no other.
     launch: Option<Launch>,
     timer: Option<(Token, Instant)>,
@@ -116,6 +117,8 @@ impl Driver {
             inbox: Some(inbox),
             view,
             worker: None,
+            vigil: Vigil::new(JUDGE_EVERY),
+            untold_memory: None,
             launch: None,
             timer: None,
             pending: VecDeque::new(),
@@ -146,10 +149,7 @@ impl Driver {
                 Woken::Launched(outcome) => self.launched(outcome).await,
                 Woken::Reported(report) => self.report(report).await,
                 Woken::Lane(event) => self.lane_event(event).await,
-                Woken::Timer(token) => {
-                    self.timer = None;
-                    self.handle(Event::Timer { token }).await;
-                }
+                Woken::Timer(token) => self.time_is_up(token).await,
                 Woken::Demand => self.handle(Event::Demand).await,
                 Woken::Judge => self.judge().await,
                 Woken::Measured => self.judge_usage().await,
@@ -292,6 +292,18 @@ impl Driver {
         self.launch = Some(Launch { generation, task: tokio::spawn(start) });
     }
 
+    /// What the worker has said in time counts, also if this process is late to hear it.
+    async fn time_is_up(&mut self, token: Token) {
+        self.timer.take_if(|(armed, _)| *armed == token);
+        if let Some(worker) = &self.worker {
+            worker.lane.catch_up();
+        }
+        while let Some(event) = self.worker.as_deref_mut().and_then(Worker::next_lane_event) {
+            self.lane_event(event).await;
+        }
+        self.handle(Event::Timer { token }).await;
+    }
+
     /// A process is there, or there is none.
     async fn launched(&mut self, outcome: Result<Box<Worker>, ExitReport>) {
         let Some(Launch { generation, .. }) = self.launch.take() else { return };
@@ -307,6 +319,8 @@ impl Driver {
                     worker.kill();
                 }
                 self.worker = Some(worker);
+                self.vigil = Vigil::new(JUDGE_EVERY);
+                self.untold_memory = None;
             }
             Err(exit) => {
                 let jitter = Jitter::new(rand::random());
@@ -322,7 +336,7 @@ impl Driver {
                 self.spec.id.model
             );
             let why = RequestError::new(What::WorkerDied, message);
-            worker.blamed.extend(worker.lane.close(ending(cause), &why));
+            worker.blamed.extend(worker.lane.close(ending(cause, worker.ended), &why));
         }
     }
 
@@ -347,6 +361,9 @@ impl Driver {
                 while let Some(event) = self.worker.as_deref_mut().and_then(Worker::next_lane_event)
                 {
                     self.lane_event(event).await;
+                }
+                if let Some(worker) = &mut self.worker {
+                    worker.ended = Some(exit.class);
                 }
                 let jitter = Jitter::new(rand::random());
                 self.handle(Event::Exited { generation, exit, jitter }).await;
@@ -380,7 +397,7 @@ impl Driver {
                 let fault = if permanent { LoadFault::Permanent } else { LoadFault::Transient };
                 Event::LoadFailed { generation, fault, message: clean(&message, MAX_ERROR_BYTES) }
             }
-            LaneEvent::Fact(Fact::Trimmed) => match self.trimmed() {
+            LaneEvent::Fact(Fact::Trimmed { .. }) => match self.trimmed() {
                 Ok(()) => return,
                 Err(message) => Event::Unhealthy { generation, why: Reason::Violation(message) },
             },
@@ -403,7 +420,8 @@ impl Driver {
         if !confined && self.spec.confinement.level != Level::None {
             return Err("the model was loaded before anything was said of a confinement".into());
         }
-        facts::check(&self.spec.load, loaded)
+        let place = self.reservation.place();
+        facts::check(&seating::load_spec(&self.spec.load, place, &self.spec.gpu), loaded)
     }
 
     /// Once in a generation, before the model was read: later it is the model that speaks.
@@ -425,6 +443,7 @@ impl Driver {
         events_log::ready(&self.spec.id, generation, &loaded);
         if let Some(worker) = &mut self.worker {
             worker.has_loaded();
+            self.untold_memory = Some(worker.usage.borrow().private_looks);
             if let Some(tenancy) = &mut worker.tenancy {
                 tenancy.has_loaded(&loaded, MonotonicNanos::now());
             }
@@ -434,51 +453,6 @@ impl Driver {
         Event::Loaded { generation }
     }
 
-    async fn judge(&mut self) {
-        let Some(worker) = &self.worker else { return };
-        let (activity, usage) = (worker.lane.activity(), *worker.usage.borrow());
-        let now = MonotonicNanos::now();
-        let limit = self.spec.infer_timeout;
-        let late = |since: MonotonicNanos| now.since(since).checked_sub(limit);
-        let seen = Observation {
-            overdue: activity.stalled_since.and_then(late),
-            violation: activity.violation.map(|violation| violation.to_string()),
-            completions: activity.completions,
-            doorbells: activity.doorbells,
-            facts: activity.facts,
-            memory: usage.used,
-            threads: usage.threads,
-            scratch: usage.scratch,
-        };
-        self.follow(self.spec.health.judge(&seen)).await;
-        self.rest_if_idle().await;
-    }
-
-    /// Between two judgements: what a worker takes of the machine is gone sooner than anything else.
-    async fn judge_usage(&mut self) {
-        let Some(worker) = &self.worker else { return };
-        let Usage { used: memory, threads, scratch, .. } = *worker.usage.borrow();
-        let seen = Observation { memory, threads, scratch, ..Observation::default() };
-        self.follow(self.spec.health.judge(&seen)).await;
-    }
-
-    async fn follow(&mut self, verdict: Verdict) {
-        let Some(generation) = self.worker.as_deref().map(Worker::generation) else { return };
-        match verdict {
-            Verdict::Healthy => {}
-            Verdict::Unhealthy(why) => self.handle(Event::Unhealthy { generation, why }).await,
-        }
-    }
-
-    async fn rest_if_idle(&mut self) {
-        let (Some(worker), Some(limit)) = (&self.worker, self.spec.idle_timeout) else { return };
-        let ready = matches!(self.machine.state(), State::Ready { .. });
-        if ready && worker.rest(&self.queue, limit) == Rest::Taken {
-            let generation = worker.generation();
-            self.handle(Event::Idle { generation }).await;
-        }
-    }
-
     fn record(&self, record: Record) {
         match record {
             Record::Denied { reason } => events_log::denied(&self.spec.id, &reason),
@@ -486,7 +460,7 @@ impl Driver {
                 // One that could not be started leaves no words.
                 let words = self.worker.as_ref().filter(|w| w.generation() == exit.generation);
                 let words = words.map_or_else(LastWords::default, |worker| worker.last_words());
-                self.forget_peak(&exit);
+                self.refute_peak(&exit);
                 events_log::exited(&self.spec.id, &exit, &words);
                 self.kit.archive.add(&self.spec.id, &exit, words);
             }
@@ -549,8 +523,10 @@ async fn asked(inbox: &mut Option<mpsc::Receiver<Asked>>) -> Option<Asked> {
 }
 
 /// Whether what is in flight may be why a worker ends.
-fn ending(cause: &StopCause) -> Ending {
+fn ending(cause: &StopCause, ended: Option<ExitClass>) -> Ending {
     match cause {
+        // It had answered the request for which there was no memory, and began no other.
+        StopCause::Unasked if ended == Some(ExitClass::DeviceOutOfMemory) => Ending::Intended,
         StopCause::Unasked
         | StopCause::Unhealthy(
             Reason::Violation(_)

@@ -42,6 +42,19 @@ pub(super) fn ready(instance: &InstanceId, generation: Generation, loaded: &Load
     );
 }
 
+/// How much of its memory is its own, which is what comes free when it ends: most of what a copy has is
+/// its zygote's too.
+pub(super) fn memory(instance: &InstanceId, generation: Generation, private: u64) {
+    info!(
+        model = instance.model.as_str(),
+        version = instance.version.get(),
+        instance = instance.index,
+        generation = generation.0,
+        private_kb = private >> 10,
+        "worker memory"
+    );
+}
+
 /// Where it runs, and what keeps it within its share.
 pub(super) fn on_devices(instance: &InstanceId, generation: Generation, view: &DeviceView) {
     let devices = view.place.devices.iter().map(|device| device.id.as_str());
@@ -112,6 +125,8 @@ pub(super) fn batch_reduced(instance: &InstanceId, largest: Option<u32>) {
 
 /// One line for each end: an error, unless the worker was meant to end.
 pub(super) fn exited(instance: &InstanceId, exit: &ExitRecord, words: &LastWords) {
+    let fingerprints: Vec<String> = words.fingerprints.iter().map(ToString::to_string).collect();
+    let fingerprints = fingerprints.join(" ");
     macro_rules! say {
         ($level:ident) => {
             $level!(
@@ -126,6 +141,7 @@ pub(super) fn exited(instance: &InstanceId, exit: &ExitRecord, words: &LastWords
                 lived_ms = milliseconds(words.alive_for),
                 healthy_ms = milliseconds(exit.healthy_for),
                 in_flight = words.in_flight,
+                fingerprints,
                 last_lines = words.lines.join(" | "),
                 "worker exited"
             )

@@ -2,15 +2,50 @@
 
 use std::collections::BTreeSet;
 
-use proto::control::{LoadSpec, Loaded, Measure, Taken};
+use proto::control::{
+    Device, DeviceMemory, LoadSpec, Loaded, MAX_BUILD_BYTES, Measure, OnDevice, Taken,
+};
 use shared::limits::{MAX_DIMS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use shared::tensor::TensorSpec;
 use shared::text::clean;
 
-/// Whether `loaded` can be what an honest worker says after `spec`.
+/// Whether `loaded` can be what an honest worker says after `spec`, which is the one that it was given.
 pub(super) fn check(spec: &LoadSpec, loaded: &Loaded) -> Result<(), String> {
     check_tensors("input", &spec.inputs, &loaded.inputs)?;
-    check_tensors("output", &spec.outputs, &loaded.outputs)
+    check_tensors("output", &spec.outputs, &loaded.outputs)?;
+    check_build(&loaded.build)?;
+    match (spec.device, &loaded.on_device) {
+        (_, None) => Ok(()),
+        (Device::Cpu, Some(_)) => Err("it was given no device and tells of one".into()),
+        (Device::Cuda(_) | Device::Spread(_), Some(told)) => {
+            check_device(spec.device_memory, *told)
+        }
+    }
+}
+
+/// It becomes part of a file's lines and of the log's.
+fn check_build(build: &str) -> Result<(), String> {
+    let harmless = build.len() <= MAX_BUILD_BYTES && !build.chars().any(char::is_control);
+    if harmless { Ok(()) } else { Err("the build of its engine is too long or odd".into()) }
+}
+
+/// More than any device has; the configuration takes no larger quota.
+const MAX_DEVICE_BYTES: u64 = 16 << 40;
+
+/// A limit that is told is relied on, and a peak decides what the next worker is granted.
+fn check_device(memory: Option<DeviceMemory>, told: OnDevice) -> Result<(), String> {
+    let most = memory.map_or(MAX_DEVICE_BYTES, |memory| memory.quota);
+    let OnDevice { allocator_limit, peak, .. } = told;
+    match allocator_limit {
+        Some(limit) if limit > most => {
+            Err(format!("its allocator's limit of {limit} bytes is beyond its quota of {most}"))
+        }
+        Some(_) if peak > most => {
+            Err(format!("its allocator held {peak} bytes, beyond its own limit and {most}"))
+        }
+        None if peak > MAX_DEVICE_BYTES => Err(format!("no device has the {peak} bytes it held")),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn check_tensors(what: &str, asked: &[TensorSpec], told: &[TensorSpec]) -> Result<(), String> {
@@ -76,7 +111,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use proto::control::Device;
+    use proto::control::{Segments, WarmupExtent};
     use shared::tensor::DataType;
 
     use super::*;
@@ -121,6 +156,35 @@ mod tests {
         assert!(check(&spec(vec![fp32]), &told(vec![int8])).is_err());
         assert!(check(&spec(vec![tensor("a")]), &told(vec![tensor("b")])).is_err());
         assert!(check(&spec(vec![tensor("a")]), &told(vec![])).is_err());
+    }
+
+    #[test]
+    fn the_build_of_an_engine_is_short_and_printable() {
+        let said = |build: &str| {
+            check(&spec(vec![]), &Loaded { build: build.to_owned(), ..told(vec![]) }).is_ok()
+        };
+        assert!(said("libtorch 2.11.0") && said(""));
+        assert!(!said("a\nb") && !said(&"a".repeat(65)));
+    }
+
+    #[test]
+    fn what_is_said_of_a_device_is_held_against_what_was_given() {
+        let memory = DeviceMemory { quota: 100, segments: Segments::Fixed };
+        let given = |device, device_memory| LoadSpec { device, device_memory, ..spec(vec![]) };
+        let gpu = given(Device::Cuda(0), Some(memory));
+        let said = |spec: &LoadSpec, allocator_limit, peak| {
+            let warmup = WarmupExtent::Largest;
+            let on_device = Some(OnDevice { allocator_limit, peak, warmup });
+            check(spec, &Loaded { on_device, ..told(vec![]) }).is_ok()
+        };
+        assert!(said(&gpu, Some(50), 50) && said(&gpu, Some(100), 0));
+        assert!(said(&gpu, None, 5000), "nothing holds it");
+        assert!(said(&given(Device::Spread(2), Some(memory)), Some(50), 50));
+        assert!(!said(&gpu, Some(101), 0) && !said(&gpu, Some(50), 101));
+        assert!(!said(&gpu, None, u64::MAX) && !said(&gpu, Some(u64::MAX), 0));
+        assert!(!said(&given(Device::Cpu, None), None, 0), "it has no device");
+        assert!(!said(&given(Device::Cuda(0), None), Some(u64::MAX), 0));
+        assert!(check(&gpu, &told(vec![])).is_ok(), "it may say nothing");
     }
 
     #[test]

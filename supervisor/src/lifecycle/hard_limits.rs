@@ -35,7 +35,7 @@ impl HardLimits {
         };
         let mut limits = Vec::new();
         for device in &place.devices {
-            match devices.limit(device.id.clone(), group.to_owned(), place.bytes).await {
+            match devices.limit(device.id.clone(), group.to_owned(), whole(place.bytes)).await {
                 Ok(limit) => limits.push(limit),
                 Err(why) => {
                     Self(limits).clear().await;
@@ -51,6 +51,12 @@ impl HardLimits {
             limit.clear().await;
         }
     }
+}
+
+/// Drivers give memory out in pages of 2 MiB, and may take a limit for the next whole one.
+fn whole(bytes: u64) -> u64 {
+    const PAGE: u64 = 2 << 20;
+    (bytes - bytes % PAGE).max(PAGE)
 }
 
 fn no(why: &str) -> Hard {

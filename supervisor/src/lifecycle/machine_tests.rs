@@ -485,6 +485,10 @@ fn memory_that_ran_out_is_followed_by_what_the_policy_says() {
     story.machine.set_policy(oom_policy(OnOom::RestartWithSmallerBatch));
     let effects = story.exit(ExitClass::HostOutOfMemory);
     assert_eq!(names(&effects), ["release", "record", "arm"], "there was no batch yet");
+    let mut story = Story::to_starting();
+    story.machine.set_policy(oom_policy(OnOom::Stop));
+    assert_eq!(names(&story.exit(ExitClass::DeviceOutOfMemory)), ["release", "record"]);
+    assert_eq!(story.name(), "quarantined", "a model that does not fit its device");
     let mut story = ready_with(oom_policy(OnOom::Stop));
     let _other = story.exit(ExitClass::Signal(9));
     assert_eq!(story.name(), "backoff", "a kill may have many causes");

@@ -16,6 +16,9 @@ use crate::schedule::Squeeze;
 /// the context, and the libraries' kernels and work space. About what CUDA 13 takes.
 const UNSEEN: u64 = 512 << 20;
 
+/// Looks that show nothing certain until it is taken that none will.
+const UNTIL_BLIND: u64 = 5;
+
 #[derive(Debug)]
 pub(super) struct Tenancy {
     place: Arc<Place>,
@@ -122,7 +125,13 @@ impl Tenancy {
         }
         self.noted = true;
         match seen {
-            DeviceUse::Bytes(_) => Some(self.peak.max(on_device.peak)),
+            // What the allocator had at most was beside the context, also if it has given some back.
+            DeviceUse::Bytes(_) => Some(self.peak.max(on_device.peak.saturating_add(UNSEEN))),
+            // A driver may be late to name a process; a few looks later it has had its time.
+            DeviceUse::Nothing | DeviceUse::Blind(_) if self.blind < UNTIL_BLIND => {
+                self.noted = false;
+                None
+            }
             DeviceUse::Nothing | DeviceUse::Blind(_) => Some(on_device.peak.saturating_add(UNSEEN)),
             DeviceUse::Lost(_) => None,
         }
@@ -246,8 +255,11 @@ mod tests {
         let (mut driver, mut tenancy) = tenancy(not_hard());
         tenancy.has_loaded(&loaded(None, WarmupExtent::Largest), MonotonicNanos(115));
         assert_eq!(driver.says(&mut tenancy, DeviceUse::Bytes(GIB)).peak, None);
-        let blind = DeviceUse::Blind("no right".into());
-        assert_eq!(driver.says(&mut tenancy, blind).peak, Some(GIB + UNSEEN));
+        let blind = || DeviceUse::Blind("no right".into());
+        for _ in 1..UNTIL_BLIND {
+            assert_eq!(driver.says(&mut tenancy, blind()).peak, None);
+        }
+        assert_eq!(driver.says(&mut tenancy, blind()).peak, Some(GIB + UNSEEN));
     }
 
     #[test]

@@ -4,24 +4,37 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use proto::control::Level;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
-use crate::enclosure::{Enclosure, disk, memory};
+use crate::enclosure::memory::Memory;
+use crate::enclosure::{Enclosure, disk, memory, objects};
 use crate::health::DiskUse;
 
 /// What was seen of a worker; memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     /// What its limit is held against; `None` where the kernel holds it.
-    pub(super) used: Option<u64>,
+    memory: Option<Memory>,
+    /// What it holds in memory objects, as far as anybody looks.
+    held: u64,
     /// What would come free if it ended.
     pub(super) private: Option<u64>,
+    /// How often that was looked at.
+    pub(super) private_looks: u32,
     /// Threads of all its processes; `None` where the kernel limits them.
     pub(super) threads: Option<u32>,
     /// What is in its scratch folder; `None` where there is no limit.
     pub(super) scratch: Option<DiskUse>,
+}
+
+impl Usage {
+    /// Bytes that its limit on memory is held against; `None` where the kernel holds it.
+    pub(super) fn used(&self) -> Option<u64> {
+        self.memory.map(|memory| memory.with_held(self.held))
+    }
 }
 
 /// How often a worker is looked at whose memory nothing else limits: what it takes between two looks it
@@ -38,11 +51,21 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Processes of one worker that are looked at; their number has a limit of its own.
 const MOST_PROCESSES: usize = 1024;
 
-/// Looks at the process `pid` until it is gone or nobody listens. `arena` is the size of what it shares
-/// with the supervisor.
-pub(super) fn watch(enclosure: &Arc<Enclosure>, pid: i32, arena: u64) -> watch::Receiver<Usage> {
+/// Who is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who {
+    /// The process that was started.
+    pub(super) pid: i32,
+    /// The size of what it shares with the supervisor.
+    pub(super) arena: u64,
+    pub(super) level: Level,
+}
+
+/// Looks at a worker until it is gone or nobody listens.
+pub(super) fn watch(enclosure: &Arc<Enclosure>, who: Who) -> watch::Receiver<Usage> {
     let (sender, usage) = watch::channel(Usage::default());
-    let subject = Subject { enclosure: Arc::downgrade(enclosure), pid, arena };
+    let Who { pid, arena, level } = who;
+    let subject = Subject { enclosure: Arc::downgrade(enclosure), pid, arena, level };
     let every = match (enclosure.report().is_watched(), enclosure.report().is_counted()) {
         (true, _) => WATCH_EVERY,
         (false, true) => COUNT_EVERY,
@@ -50,11 +73,18 @@ pub(super) fn watch(enclosure: &Arc<Enclosure>, pid: i32, arena: u64) -> watch::
     };
     let sender = Arc::new(sender);
     // By itself, because a disk may be slow to answer.
-    if enclosure.report().scratch_limit.is_some() {
+    if enclosure.report().scratch_limit.is_some() || enclosure.report().is_watched() {
         tokio::spawn(subject.clone().measure(Arc::clone(&sender)));
     }
     tokio::spawn(subject.look(sender, every));
     usage
+}
+
+/// What is in the scratch folder, if that can be told, and in memory objects.
+#[derive(Clone, Copy, Debug)]
+struct Files {
+    scratch: Option<DiskUse>,
+    held: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +93,7 @@ struct Subject {
     enclosure: Weak<Enclosure>,
     pid: i32,
     arena: u64,
+    level: Level,
 }
 
 impl Subject {
@@ -79,6 +110,9 @@ impl Subject {
             let private = now >= private_at;
             let look = move || {
                 let seen = subject.seen()?;
+                if private {
+                    subject.enclosure.upgrade()?.note_alive();
+                }
                 Some(if private { Usage { private: subject.private(), ..seen } } else { seen })
             };
             let Some(seen) = aside(&AT_PROCESSES, look).await else { continue };
@@ -90,8 +124,12 @@ impl Subject {
                 private_at = now + LOOK_EVERY;
             }
             sender.send_if_modified(|usage| {
-                let private = if private { seen.private } else { usage.private };
-                let seen = Usage { private, scratch: usage.scratch, ..seen };
+                let Usage { held, scratch, private_looks: looks, .. } = *usage;
+                let (private, private_looks) = match private {
+                    true => (seen.private, looks.wrapping_add(1)),
+                    false => (usage.private, looks),
+                };
+                let seen = Usage { private, private_looks, held, scratch, ..seen };
                 std::mem::replace(usage, seen) != seen
             });
         }
@@ -105,21 +143,29 @@ impl Subject {
                 () = sender.closed() => return,
             }
             let subject = self.clone();
-            let found = aside(&AT_FILES, move || subject.scratch()).await.flatten();
+            let found = aside(&AT_FILES, move || subject.files()).await.flatten();
             if self.enclosure.strong_count() == 0 {
                 return;
             }
-            let Some(found) = found else { continue };
-            sender.send_if_modified(|usage| usage.scratch.replace(found) != Some(found));
+            let Some(Files { scratch, held }) = found else { continue };
+            sender.send_if_modified(|usage| {
+                // What cannot be told now was told before.
+                let seen = Usage { held, scratch: scratch.or(usage.scratch), ..*usage };
+                std::mem::replace(usage, seen) != seen
+            });
         }
     }
 
-    /// What all its processes have on disk; `None` when it has gone, or that cannot be told now.
-    fn scratch(&self) -> Option<DiskUse> {
+    /// What all its processes have open or on disk, as far as that is limited; `None` when it has gone.
+    fn files(&self) -> Option<Files> {
         let enclosure = self.enclosure.upgrade()?;
+        let report = enclosure.report();
         let mut processes = self.others(&enclosure);
         processes.push(self.pid);
-        disk::occupied(&enclosure.report().scratch, &processes)
+        let limited = report.scratch_limit.is_some();
+        let scratch = limited.then(|| disk::occupied(&report.scratch, &processes)).flatten();
+        let held = if report.is_watched() { objects::held(&processes) } else { 0 };
+        Some(Files { scratch, held })
     }
 
     fn private(&self) -> Option<u64> {
@@ -141,15 +187,24 @@ impl Subject {
                 return Some(seen);
             }
         }
+        // Of the processes around a worker in namespaces, nothing is held against it.
+        let around = match (report.is_watched(), self.level) {
+            (true, Level::Strict) => memory::around(self.pid),
+            (false, _) | (true, Level::None | Level::Standard) => Vec::new(),
+        };
         if report.is_watched() {
-            seen.used = Some(memory::used(self.pid, self.arena)?);
+            let first = memory::used(self.pid, self.arena)?;
+            seen.memory = Some(if around.is_empty() { first } else { Memory::default() });
         }
         if seen == Usage::default() {
             return Some(seen);
         }
         for pid in self.others(&enclosure) {
-            let add = |sum: u64| sum.saturating_add(memory::used(pid, self.arena).unwrap_or(0));
-            seen.used = seen.used.map(add);
+            let more = || memory::used(pid, self.arena).unwrap_or_default();
+            seen.memory = seen.memory.map(|sum| match around.contains(&pid) {
+                true => sum,
+                false => sum.and(more()),
+            });
             let add = |sum: u32| sum.saturating_add(memory::threads(pid).unwrap_or(0));
             seen.threads = seen.threads.map(add);
         }

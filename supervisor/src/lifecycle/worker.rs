@@ -18,15 +18,18 @@ use super::history::{LastWords, Moment};
 use super::instance::{InstanceSpec, Kit, WorkerView};
 use super::launch::{self, Launched};
 use super::tenancy::Tenancy;
-use super::usage::{self, Usage};
+use super::usage::{self, Usage, Who};
 use super::{ExitClass, ExitReport, archive};
+use crate::config;
 use crate::enclosure::report::TreeKill;
 use crate::enclosure::{Enclosure, Evidence, LimitsReport};
 use crate::health::{Fingerprint, Incarnation};
 use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
 use crate::process::turns::Turns;
-use crate::process::{Child, Exit, Family, HandshakeError, Session, Tail, output};
+use crate::process::{
+    Child, Exit, Family, Guest, HandshakeError, Household, Roster, Session, Starts, Tail, output,
+};
 use crate::quota::Place;
 use crate::schedule::pool::LaneId;
 use crate::schedule::{Rest, SlotQueue, Squeeze};
@@ -51,6 +54,8 @@ pub(super) struct Worker {
     pub(super) confined: bool,
     /// It has loaded its model and hears commands.
     pub(super) listens: bool,
+    /// How it ended, once that was seen.
+    pub(super) ended: Option<ExitClass>,
     /// Requests that may be why it ended.
     pub(super) blamed: Vec<Fingerprint>,
     pub(super) lane_events: mpsc::Receiver<LaneEvent>,
@@ -88,15 +93,14 @@ impl Worker {
         let (ours, theirs) =
             socket::pair().map_err(|e| launch::not_started("control socket", &e))?;
         let (log, log_writer) = std::io::pipe().map_err(|e| launch::not_started("log pipe", &e))?;
-        let seat = queue.seat();
-        let seat_id = seat.id();
+        let seat = Arc::new(queue.seat());
         let (lane_sender, lane_events) = mpsc::channel(LANE_EVENTS);
         let lane = Lane::new(LaneParts {
             geometry: spec.geometry,
             worker: Incarnation { instance: id.instance.index, generation: id.generation },
             socket: ours,
             bells: Arc::clone(&kit.bells),
-            free: Arc::new(seat),
+            free: seat.clone(),
             watchlist: Arc::clone(queue.watchlist()),
             events: lane_sender,
         });
@@ -105,9 +109,8 @@ impl Worker {
         let started = launch::start(spec, kit, (&id, place.as_ref()), ends).await;
         let Launched { child, enclosure, limits, hard } = started?;
         kit.bells.add(&lane);
-        let (reporter, reports) = mpsc::channel(4);
-        let (tail, speaker) = (Tail::default(), kit.speaker(&id));
-        let words = output::forward(log, speaker, spec.log, tail.clone());
+        let ((reporter, reports), tail) = (mpsc::channel(4), Tail::default());
+        let words = output::forward(log, kit.speaker(&id), spec.log, tail.clone());
         let tasks = Tasks {
             listen: tokio::spawn(listen(Arc::downgrade(&lane))),
             output: tokio::spawn(words),
@@ -116,10 +119,11 @@ impl Worker {
             enclosure: Arc::clone(&enclosure),
             family: Arc::clone(kit.spawner.family()),
         };
-        let (group, arena) = (child.group(), spec.geometry.total_bytes() as u64);
-        let usage = usage::watch(&enclosure, group.pid(), arena);
-        let after = (limits, Arc::clone(&enclosure), Arc::clone(kit.spawner.family()));
-        tokio::spawn(report_exit(tasks.see_out(child), reporter.clone(), after));
+        let group = child.group();
+        let usage = usage::watch(&enclosure, who(spec, group.pid()));
+        let guest = tasks.family.welcome(household(&id, &enclosure, group.pid(), spec.level));
+        let after = (limits, Arc::clone(&enclosure), Arc::clone(&tasks.family));
+        tokio::spawn(report_exit(tasks.see_out(child, guest), reporter.clone(), after));
         let greeting = (spec.handshake_timeout, launch::confinement(spec, &enclosure));
         let to_greet = (id.clone(), Arc::clone(&lane));
         let handshake = tokio::spawn(shake_hands(to_greet, greeting, reporter.clone()));
@@ -129,11 +133,12 @@ impl Worker {
             session: None,
             confined: false,
             listens: false,
+            ended: None,
             blamed: Vec::new(),
             lane_events,
             reports,
             reporter,
-            seat: seat_id,
+            seat: seat.id(),
             group,
             enclosure,
             usage,
@@ -275,8 +280,9 @@ struct Tasks {
 
 impl Tasks {
     /// Waits for the exit, then for what the worker had still said.
-    async fn see_out(mut self, mut child: Child) -> ExitReport {
+    async fn see_out(mut self, mut child: Child, guest: Guest) -> ExitReport {
         let exit = child.wait().await;
+        drop(guest);
         // Whoever comes now goes to the next worker, and counts as seen by none.
         self.lane.retire();
         let evidence = self.end_tree().await;
@@ -302,6 +308,37 @@ impl Tasks {
         // It goes on by itself if it is late.
         let ended = timeout(TREE_LIMIT, tokio::spawn(ending)).await;
         ended.ok().and_then(Result::ok).unwrap_or(Evidence { oom_kills: 0 })
+    }
+}
+
+fn who(spec: &InstanceSpec, pid: i32) -> Who {
+    let arena = u64::try_from(spec.geometry.total_bytes()).unwrap_or(u64::MAX);
+    Who { pid, arena, level: spec.confinement.level }
+}
+
+/// How the processes that a worker starts are known, as long as it lives.
+fn household(
+    id: &WorkerId,
+    enclosure: &Arc<Enclosure>,
+    pid: i32,
+    level: config::Confinement,
+) -> Household {
+    if enclosure.has_groups() {
+        return Household::listed(Listed(Arc::clone(enclosure)));
+    }
+    let starts = match level {
+        config::Confinement::None => Starts::Freely,
+        config::Confinement::Standard | config::Confinement::Strict => Starts::Never,
+    };
+    Household::marked(id, pid, &enclosure.report().scratch, starts)
+}
+
+#[derive(Debug)]
+struct Listed(Arc<Enclosure>);
+
+impl Roster for Listed {
+    fn members(&self) -> Vec<i32> {
+        self.0.listed()
     }
 }
 

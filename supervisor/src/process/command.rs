@@ -14,6 +14,10 @@ use shared::id::WorkerId;
 const INHERITED: [&str; 5] =
     ["PATH", "LANG", "LD_LIBRARY_PATH", "PYTORCH_CUDA_ALLOC_CONF", "RUST_BACKTRACE"];
 
+/// What workers and zygotes call themselves.
+pub(super) const WORKER: &str = "bulkhead-worker";
+pub(super) const ZYGOTE: &str = "bulkhead-zygote";
+
 /// Bytes of arguments that a zygote starts with: its copies write theirs in their place.
 const TITLE_ROOM: usize = 512;
 
@@ -52,15 +56,7 @@ pub struct WorkerCommand {
 impl WorkerCommand {
     /// Its name and what it is told. All but the last is for people who read a process list.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let instance = &self.worker.instance;
-        let mut arguments = vec![
-            "bulkhead-worker".to_owned(),
-            instance.model.to_string(),
-            format!("version={}", instance.version),
-            format!("instance={}", instance.index),
-            format!("generation={}", self.worker.generation),
-            supervisor(),
-        ];
+        let mut arguments = Vec::from(title(&self.worker));
         match self.level {
             Level::None | Level::Standard => {}
             Level::Strict => arguments.push("confinement=strict".to_owned()),
@@ -89,13 +85,26 @@ impl WorkerCommand {
     }
 }
 
+/// Which worker of which supervisor a process is.
+pub(super) fn title(worker: &WorkerId) -> [String; 6] {
+    let instance = &worker.instance;
+    [
+        WORKER.to_owned(),
+        instance.model.to_string(),
+        format!("version={}", instance.version),
+        format!("instance={}", instance.index),
+        format!("generation={}", worker.generation),
+        supervisor(),
+    ]
+}
+
 /// The zygote of a worker binary.
 pub(super) fn zygote(
     binary: &PathBuf,
     control: &OwnedFd,
     log: &PipeWriter,
 ) -> std::io::Result<Command> {
-    let names = ["bulkhead-zygote", "zygote"].map(str::to_owned);
+    let names = [ZYGOTE, "zygote"].map(str::to_owned);
     let arguments = [&names[..], &[supervisor(), " ".repeat(TITLE_ROOM)]].concat();
     let mut command = program(binary, &arguments);
     attach(&mut command, control, log)?;

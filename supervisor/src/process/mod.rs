@@ -8,13 +8,14 @@
 //! - [`output`]: its log lines, bounded.
 //! - [`journal`]: the last ones of each model, for operators.
 //! - [`turns`]: who gets the processor soon.
-//! - [`strays`]: orphans of workers, where no control group ends them.
+//! - [`strays`]: orphans that come to the supervisor; [`kin`]: whose they are.
 //!
 //! Nothing here decides when a worker should live; `lifecycle` does.
 
 pub mod child;
 pub mod command;
 pub mod journal;
+pub mod kin;
 pub mod output;
 mod readable;
 pub mod session;
@@ -26,7 +27,8 @@ mod zygote;
 pub use child::{Child, Exit};
 pub use command::{Start, WorkerCommand};
 pub use journal::{Journal, Journals};
+pub use kin::{Household, Roster, Starts};
 pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};
 pub use spawner::{SpawnError, Spawner};
-pub use strays::{Family, Swept};
+pub use strays::{Family, Guest, Swept};

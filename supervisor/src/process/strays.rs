@@ -1,11 +1,12 @@
 //! Orphans that came back to the supervisor: what workers started and left behind.
 //!
-//! Where no control group can end a worker's whole tree, the supervisor asks the kernel to be the
-//! parent of all orphans below it. Then whatever is its child and was not started by it is a stray.
-//! So is, on any machine, a copy that a zygote has made and could not tell of any more.
+//! The supervisor asks the kernel to be the parent of all orphans below it. Then whatever is its child,
+//! was not started by it and is of no worker that lives (`kin`) is a stray. So is a copy that a zygote
+//! has made and could not tell of any more.
 //!
-//! Invariant: a process that the supervisor has started is never taken for a stray. It is entered
-//! under the lock under which it is started, and a sweep decides under the same lock.
+//! Invariants: a process that the supervisor has started is never taken for a stray. It is entered
+//! under the lock under which it is started, and a sweep decides under the same lock. Nor is one that
+//! a living worker has started and that shows it: one worker's end is no other's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,10 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
+
+use super::kin::{self, Household};
 
 /// The children that the supervisor has started itself.
 #[derive(Debug, Default)]
@@ -32,6 +35,8 @@ struct Members {
     next: u64,
     /// Children that others are making for this process at the moment.
     expected: usize,
+    /// Workers whose orphans are spared.
+    living: BTreeMap<u64, Household>,
 }
 
 /// Membership in the family; ends when dropped, which must be after the process was reaped.
@@ -66,11 +71,24 @@ impl Member {
     }
 }
 
+/// A living worker's household; ends when dropped, and then its orphans are strays.
+#[derive(Debug)]
+pub struct Guest {
+    family: Arc<Family>,
+    number: u64,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.family.lock().living.remove(&self.number);
+    }
+}
+
 /// Whether a sweep came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Swept {
-    /// There was no stray any more.
+    /// There was no stray any more; what living workers have started is none.
     Clean,
     /// There was one to the last, or somebody was expected all the time.
     Unfinished,
@@ -113,6 +131,15 @@ impl Family {
         Expected(Arc::clone(self))
     }
 
+    /// Spares the orphans of a living worker for as long as it is one.
+    pub fn welcome(self: &Arc<Self>, household: Household) -> Guest {
+        let mut members = self.lock();
+        members.next += 1;
+        let number = members.next;
+        members.living.insert(number, household);
+        Guest { family: Arc::clone(self), number }
+    }
+
     /// Ends and reaps strays until there are none, at most for a moment.
     pub async fn end_strays(self: &Arc<Self>) -> Swept {
         let mut sweeps = 0;
@@ -138,13 +165,14 @@ impl Family {
             return Found::NotNow;
         }
         let known: BTreeSet<i32> = members.known.keys().copied().collect();
-        let mut found = strays(&suspects, &known);
-        found.retain(|&pid| is_child(pid));
+        let mut orphans = strays(&suspects, &known);
+        // One that has ended is to be reaped, whoever has started it.
+        orphans.retain(|&pid| is_child(pid) && !reap(pid));
+        let found = kin::strays(&orphans, members.living.values());
         for &pid in &found {
-            let pid = Pid::from_raw(pid);
-            let _gone = kill(pid, Signal::SIGKILL);
+            let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
             // It may take a moment to end; the next sweep sees it again.
-            let _later = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+            let _later = reap(pid);
         }
         if found.is_empty() { Found::Nothing } else { Found::Some }
     }
@@ -189,6 +217,12 @@ fn children() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|&pid| is_child(pid)).collect()
+}
+
+/// Whether it has ended and is no more.
+fn reap(pid: i32) -> bool {
+    let ended = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+    !matches!(ended, Ok(WaitStatus::StillAlive))
 }
 
 fn is_child(pid: i32) -> bool {

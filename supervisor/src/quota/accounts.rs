@@ -67,7 +67,7 @@ pub struct Refused {
 /// Whether it is worth waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlook {
-    /// Somebody is on the way out whose memory comes back soon.
+    /// Somebody is on the way out whose memory comes back soon, or the driver may answer.
     Returning,
     /// It takes somebody's doing.
     Bleak,
@@ -98,6 +98,8 @@ pub struct Accounts {
 struct Book {
     reading: Reading,
     ledger: Ledger<GrantId>,
+    /// Processes on it that were gone for the kernel at the last look.
+    ghosts: BTreeSet<u32>,
 }
 
 /// Who holds devices.
@@ -108,6 +110,8 @@ struct Holder {
     version: ModelVersion,
     /// The driver's numbers of its processes, as far as any was seen.
     numbers: BTreeSet<(DeviceId, u32)>,
+    /// Those that were gone before it came, and so are not its own.
+    before: BTreeSet<(DeviceId, u32)>,
     lives: bool,
 }
 
@@ -164,18 +168,20 @@ impl Accounts {
         let chosen = place(&ask.wanted, &candidates).map_err(|no| self.refused(&no))?;
         let need = |id: &DeviceId| candidates.iter().find(|c| c.id == *id).map_or(0, |c| c.need);
         let bytes = chosen.iter().map(need).max().unwrap_or(0);
-        let mut devices = Vec::new();
+        let (mut devices, mut before) = (Vec::new(), BTreeSet::new());
         for id in &chosen {
             let book = self.books.get_mut(id).expect("candidates are made of books");
             let reserved = book.ledger.reserve(grant, bytes);
             assert_eq!(reserved, Reserved::Granted, "placement has looked at the same ledger");
             devices.push(book.reading.device.clone());
+            before.extend(book.ghosts.iter().map(|&number| (id.clone(), number)));
         }
         let holder = Holder {
             devices: chosen,
             model: ask.model.clone(),
             version: ask.version,
             numbers: BTreeSet::new(),
+            before,
             lives: true,
         };
         self.holders.insert(grant, holder);
@@ -233,7 +239,11 @@ impl Accounts {
                 ));
             }
         }
-        let outlook = if self.gate.awaits() { Outlook::Returning } else { Outlook::Bleak };
+        let outlook = match (&self.driver, self.gate.awaits()) {
+            // It may have begun late, or answer again.
+            (Driver::Silent, _) | (_, true) => Outlook::Returning,
+            (Driver::Answers(_) | Driver::Absent(_), false) => Outlook::Bleak,
+        };
         Refused { reason: reasons.join("; "), outlook }
     }
 
@@ -266,6 +276,10 @@ impl Accounts {
     /// Takes in what the driver said. `whose` tells the workers' processes from others.
     pub fn look(&mut self, snapshot: &Snapshot, whose: impl Fn(u32) -> Whose<GrantId>) -> Found {
         self.driver = snapshot.driver.clone();
+        if snapshot.driver == Driver::Silent {
+            // What was read is of a moment before: nothing is known of now.
+            return Found { seen: self.nothing_seen(), verdicts: Vec::new() };
+        }
         let mut sightings = BTreeMap::new();
         for reading in &snapshot.readings {
             let sighting = sight(reading, &whose);
@@ -283,8 +297,7 @@ impl Accounts {
                 (false, Some(sighting), Some(holder)) => trace(holder, id, sighting),
             }
         };
-        let silent = snapshot.driver == Driver::Silent;
-        let verdicts = if silent { Vec::new() } else { self.gate.look(snapshot.taken, trace) };
+        let verdicts = self.gate.look(snapshot.taken, trace);
         for verdict in &verdicts {
             if let Verdict::Open { grant, .. } = verdict {
                 self.release_devices(*grant);
@@ -300,17 +313,22 @@ impl Accounts {
 
     fn enter(&mut self, reading: &Reading, sighting: &Sighting<GrantId>) {
         let id = reading.device.id.clone();
-        let book = self
-            .books
-            .entry(id.clone())
-            .or_insert_with(|| Book { reading: reading.clone(), ledger: Ledger::new(0) });
+        let book = self.books.entry(id.clone()).or_insert_with(|| Book {
+            reading: reading.clone(),
+            ledger: Ledger::new(0),
+            ghosts: BTreeSet::new(),
+        });
         // A moment without a figure changes nothing: what there is to give is still there.
         if let Some(memory) = reading.memory {
-            let ours = sighting.ours();
-            let foreign = ours.map_or(0, |ours| memory.used.saturating_sub(ours));
+            let ours = sighting.ours(|number| was_ours(&self.holders, &id, number));
+            // Where that cannot be told, at least what is beyond all grants is not ours: nothing is
+            // granted that is not free at the moment.
+            let ours = ours.unwrap_or(book.ledger.used());
             let given = memory.total.saturating_sub(self.headroom);
+            let foreign = memory.used.saturating_sub(ours);
             book.ledger.set_capacity(given.saturating_sub(foreign));
         }
+        book.ghosts = sighting.ghosts.keys().copied().collect();
         book.reading = reading.clone();
         for (grant, (_, numbers)) in &sighting.workers {
             if let Some(holder) = self.holders.get_mut(grant) {
@@ -326,6 +344,11 @@ impl Accounts {
                 self.holders.values().flat_map(|holder| &holder.devices).collect();
             self.books.retain(|id, _| snapshot.reading(id).is_some() || held.contains(id));
         }
+    }
+
+    fn nothing_seen(&self) -> Vec<(GrantId, DeviceUse)> {
+        let blind = || DeviceUse::Blind("the driver does not answer".to_owned());
+        self.holders.iter().filter(|(_, h)| h.lives).map(|(&grant, _)| (grant, blind())).collect()
     }
 
     fn seen(&self, sightings: &BTreeMap<DeviceId, Sighting<GrantId>>) -> Vec<(GrantId, DeviceUse)> {
@@ -359,6 +382,11 @@ impl Accounts {
     }
 }
 
+/// Whether a worker that is known here was seen under this number.
+fn was_ours(holders: &BTreeMap<GrantId, Holder>, id: &DeviceId, number: u32) -> bool {
+    holders.values().any(|holder| holder.numbers.contains(&(id.clone(), number)))
+}
+
 /// What a reading shows of a worker that has ended.
 fn trace(holder: &Holder, id: &DeviceId, sighting: &Sighting<GrantId>) -> Trace {
     if sighting.blind.is_some() {
@@ -366,10 +394,18 @@ fn trace(holder: &Holder, id: &DeviceId, sighting: &Sighting<GrantId>) -> Trace 
     }
     // A number that a living process has now is that process's, whoever had it before.
     let known = |number: &u32| holder.numbers.contains(&(id.clone(), *number));
-    let known = sighting.unowned.iter().any(known);
-    // One that was never seen alive may be any that is gone.
-    let stranger = holder.numbers.is_empty() && sighting.ghosts != Some(0);
-    if known || stranger { Trace::Seen } else { Trace::NotSeen }
+    if sighting.unowned.iter().any(known) {
+        return Trace::Seen;
+    }
+    if sighting.unknown {
+        return Trace::Blind;
+    }
+    // One that was never seen alive may be any that has gone since it came.
+    let new = |number: &u32| !holder.before.contains(&(id.clone(), *number));
+    match holder.numbers.is_empty() && sighting.ghosts.keys().any(new) {
+        true => Trace::Seen,
+        false => Trace::NotSeen,
+    }
 }
 
 #[cfg(test)]

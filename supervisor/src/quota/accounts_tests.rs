@@ -78,6 +78,66 @@ fn what_others_use_is_not_granted() {
 }
 
 #[test]
+fn what_others_use_is_not_granted_either_where_nobody_says_who_uses_what() {
+    let mut accounts = accounts();
+    let blind = |used| {
+        let processes = Processes::Blind("no right".into());
+        vec![Reading { processes, ..reading(0, used, &[]) }]
+    };
+    let _found = accounts.look(&snapshot(1, blind(4 * GIB)), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((0, 5 * GIB)));
+    let _grant = one(&mut accounts, 3 * GIB).unwrap();
+    // The worker may have taken what it was granted, or not: no more is granted than is free now.
+    let _found = accounts.look(&snapshot(2, blind(7 * GIB)), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((3 * GIB, 5 * GIB)));
+    let _found = accounts.look(&snapshot(3, blind(9 * GIB)), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((3 * GIB, 3 * GIB)));
+    let _found = accounts.look(&snapshot(4, blind(0)), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((3 * GIB, 9 * GIB)));
+}
+
+#[test]
+fn what_a_server_before_this_one_has_left_is_not_granted_and_holds_nobody_up() {
+    let mut accounts = accounts();
+    let left = || vec![reading(0, 6 * GIB, &[(77, 6 * GIB)])];
+    let _found = accounts.look(&snapshot(1, left()), |_| Whose::Gone);
+    assert_eq!(accounts.of_device(&id(0)), Some((0, 3 * GIB)));
+    // A worker that ends before it has used its device was never that process.
+    let (grant, _) = one(&mut accounts, GIB).unwrap();
+    accounts.leave(grant, MonotonicNanos(2));
+    let found = accounts.look(&snapshot(3, left()), |_| Whose::Gone);
+    assert!(matches!(found.verdicts[..], [Verdict::Open { .. }]), "{found:?}");
+}
+
+#[test]
+fn in_a_namespace_that_cannot_be_looked_into_nothing_is_certain() {
+    let mut accounts = accounts();
+    let _found = accounts.look(&snapshot(1, vec![reading(0, 0, &[])]), nobody);
+    let (grant, _) = one(&mut accounts, 4 * GIB).unwrap();
+    let there = || vec![reading(0, 3 * GIB, &[(5, 3 * GIB)])];
+    let found = accounts.look(&snapshot(2, there()), |_| Whose::Unknown);
+    // What it may have itself is not held against it a second time.
+    assert_eq!(found.seen, [(grant, DeviceUse::Nothing)]);
+    assert_eq!(accounts.of_device(&id(0)), Some((4 * GIB, 9 * GIB)));
+    accounts.leave(grant, MonotonicNanos(3));
+    let found = accounts.look(&snapshot(4, there()), |_| Whose::Unknown);
+    let passed = crate::quota::gate::Passed::Unproven;
+    assert!(matches!(found.verdicts[..], [Verdict::Open { passed: p, .. }] if p == passed));
+}
+
+#[test]
+fn a_silent_driver_s_last_words_are_not_what_is_so() {
+    let mut accounts = accounts();
+    let _found = accounts.look(&snapshot(1, vec![reading(0, 0, &[])]), nobody);
+    let (grant, _) = one(&mut accounts, GIB).unwrap();
+    let mut silent = snapshot(2, vec![reading(0, 2 * GIB, &[(5, 2 * GIB)])]);
+    silent.driver = Driver::Silent;
+    let found = accounts.look(&silent, |_| Whose::Worker(grant));
+    assert!(matches!(found.seen[..], [(_, DeviceUse::Blind(_))]), "{found:?}");
+    assert_eq!(one(&mut accounts, GIB).unwrap_err().outlook, Outlook::Returning);
+}
+
+#[test]
 fn the_gate_gives_back_what_a_worker_held() {
     let mut accounts = accounts();
     let _found = accounts.look(&snapshot(1, vec![reading(0, 0, &[])]), nobody);

@@ -2,7 +2,7 @@
 //!
 //! Kept by model, version, kind of device and build of the engine: each of them changes the figure.
 //! Which build will run is known only once it has loaded, so the latest one is taken to be the next. A
-//! figure that proves too small is forgotten, and the configured limit holds again.
+//! figure that proves too small is refuted, and the configured limit holds again.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -79,11 +79,14 @@ impl Measured {
         true
     }
 
-    /// It was not enough. Says whether that changed anything.
-    pub fn forget(&mut self, subject: &Subject) -> bool {
-        let before = self.figures.len();
-        self.figures.retain(|figure| figure.subject != *subject);
-        self.figures.len() != before
+    /// It was not enough: from now on the limit holds, until another build is measured. Says whether that
+    /// changed anything.
+    pub fn refute(&mut self, subject: &Subject) -> bool {
+        let mut changed = false;
+        for figure in self.figures.iter_mut().filter(|figure| figure.subject == *subject) {
+            changed |= std::mem::replace(&mut figure.peak, u64::MAX) != u64::MAX;
+        }
+        changed
     }
 
     /// What somebody else may have written, cut to what is kept.
@@ -134,14 +137,18 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_only_grows_until_it_is_forgotten() {
+    fn a_peak_only_grows_until_it_is_refuted() {
         let mut measured = Measured::default();
         assert!(measured.note(subject("m"), "e", "b", GIB));
         assert!(!measured.note(subject("m"), "e", "b", GIB / 2));
         assert_eq!(measured.need(&subject("m"), "e", 4 * GIB), GIB + LEAST_MARGIN);
-        assert!(measured.forget(&subject("m")));
-        assert!(!measured.forget(&subject("m")));
+        assert!(measured.refute(&subject("m")));
+        assert!(!measured.refute(&subject("m")));
+        // Not measured to the same, to fail alike, by turns.
+        assert!(!measured.note(subject("m"), "e", "b", GIB));
         assert_eq!(measured.need(&subject("m"), "e", 4 * GIB), 4 * GIB);
+        assert!(measured.note(subject("m"), "e", "c", GIB));
+        assert_eq!(measured.need(&subject("m"), "e", 4 * GIB), GIB + LEAST_MARGIN);
     }
 
     #[test]

@@ -55,8 +55,10 @@ struct Shared {
     tenants: Mutex<BTreeMap<GrantId, Tenant>>,
     measured: Mutex<Measured>,
     measured_file: PathBuf,
-    /// Something was given back.
+    /// Something was given back, or more is known than before.
     returned: Notify,
+    /// Somebody has begun to leave.
+    leaving: Notify,
     sources: Sources,
     patience: Duration,
 }
@@ -96,6 +98,7 @@ impl Quotas {
             measured: Mutex::new(measured_file::read(&measured_file)),
             measured_file,
             returned: Notify::new(),
+            leaving: Notify::new(),
             sources,
             patience: capacity.patience,
         }));
@@ -161,8 +164,8 @@ impl Quotas {
     }
 
     /// What was measured was not enough: the next load has the configured limit.
-    pub fn forget_peak(&self, subject: &Subject) {
-        let changed = lock(&self.0.measured).forget(subject);
+    pub fn refute_peak(&self, subject: &Subject) {
+        let changed = lock(&self.0.measured).refute(subject);
         self.save_if(changed);
     }
 
@@ -194,6 +197,8 @@ impl Quotas {
                     }
                     Err(_) => return,
                 },
+                // From now on there is somebody to be late.
+                () = self.0.leaving.notified() => {}
                 _ = ticks.tick(), if awaits => {
                     let late = lock(&self.0.accounts).overdue(MonotonicNanos::now());
                     self.follow(late);
@@ -228,6 +233,8 @@ impl Quotas {
             }
         }
         self.follow(verdicts);
+        // Who waits for room may find it now.
+        self.0.returned.notify_waiters();
     }
 
     fn follow(&self, verdicts: Vec<Verdict<GrantId>>) {
@@ -297,6 +304,7 @@ impl Grant {
         let mut accounts = lock(&shared.accounts);
         if waits {
             accounts.leave(self.id, MonotonicNanos::now());
+            shared.leaving.notify_one();
             (shared.sources.hurry)();
         } else {
             accounts.release(self.id);

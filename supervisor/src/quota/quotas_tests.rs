@@ -132,7 +132,7 @@ async fn a_grant_that_is_dropped_is_there_again_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_measured_is_granted_until_it_is_forgotten() {
+async fn what_was_measured_is_granted_until_it_is_refuted() {
     let machine = Machine::new(WATCHDOG);
     machine.show(&[]);
     let asked = ask(8 * GIB);
@@ -141,6 +141,6 @@ async fn what_was_measured_is_granted_until_it_is_forgotten() {
     let grant = machine.granted(8 * GIB).await;
     assert!(grant.place().is_some_and(|place| place.bytes < 2 * GIB));
     drop(grant);
-    machine.quotas.forget_peak(&subject);
+    machine.quotas.refute_peak(&subject);
     assert_eq!(machine.granted(8 * GIB).await.place().map(|place| place.bytes), Some(8 * GIB));
 }

@@ -25,16 +25,23 @@ pub struct Sighting<K> {
     pub workers: BTreeMap<K, (Option<u64>, Vec<u32>)>,
     /// Numbers of processes that are gone for the kernel or cannot be told.
     pub unowned: Vec<u32>,
-    /// Bytes of those that are gone for the kernel; `None` if any of them is not said.
-    pub ghosts: Option<u64>,
+    /// Bytes of each of those that are gone for the kernel; `None` if they are not said.
+    pub ghosts: BTreeMap<u32, Option<u64>>,
+    /// Whether any of them cannot be told, so that it may be anybody's.
+    pub unknown: bool,
     /// Whether the driver says who uses the device at all; if not, why.
     pub blind: Option<String>,
 }
 
 /// Sorts the processes of a reading.
 pub fn sight<K: Ord + Copy>(reading: &Reading, whose: impl Fn(u32) -> Whose<K>) -> Sighting<K> {
-    let empty =
-        Sighting { workers: BTreeMap::new(), unowned: vec![], ghosts: Some(0), blind: None };
+    let empty = Sighting {
+        workers: BTreeMap::new(),
+        unowned: vec![],
+        ghosts: BTreeMap::new(),
+        unknown: false,
+        blind: None,
+    };
     let processes = match &reading.processes {
         Processes::Blind(why) => return Sighting { blind: Some(why.clone()), ..empty },
         Processes::Seen(processes) => processes,
@@ -53,10 +60,13 @@ pub fn sight<K: Ord + Copy>(reading: &Reading, whose: impl Fn(u32) -> Whose<K>) 
                 numbers.push(number);
             }
             Whose::Gone => {
-                sighting.ghosts = add(sighting.ghosts);
+                sighting.ghosts.insert(number, bytes);
                 sighting.unowned.push(number);
             }
-            Whose::Unknown => sighting.unowned.push(number),
+            Whose::Unknown => {
+                sighting.unknown = true;
+                sighting.unowned.push(number);
+            }
             Whose::Other => {}
         }
     }
@@ -82,14 +92,17 @@ impl<K: Ord + Copy> Sighting<K> {
         }
     }
 
-    /// Bytes that processes of ours have here; `None` if that cannot be told.
+    /// Bytes that processes of ours have here; `None` if that cannot be told. `was_ours` says which of those
+    /// that are gone were seen as a worker's before.
     #[must_use]
-    pub fn ours(&self) -> Option<u64> {
-        if self.blind.is_some() {
+    pub fn ours(&self, was_ours: impl Fn(u32) -> bool) -> Option<u64> {
+        if self.blind.is_some() || self.unknown {
             return None;
         }
         let workers = self.workers.values().map(|(bytes, _)| *bytes);
-        workers.chain([self.ghosts]).try_fold(0_u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
+        let ghosts = self.ghosts.iter().filter(|(number, _)| was_ours(**number));
+        let all = workers.chain(ghosts.map(|(_, bytes)| *bytes));
+        all.into_iter().try_fold(0_u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
     }
 }
 
@@ -126,7 +139,9 @@ mod tests {
         let sighting = sight(&reading(&told), whose);
         assert_eq!(sighting.of(1, &State::Usable), DeviceUse::Bytes(11));
         assert_eq!(sighting.of(7, &State::Usable), DeviceUse::Nothing);
-        assert_eq!(sighting.ours(), Some(5 + 6 + 7 + 8));
+        assert_eq!(sighting.ours(|number| number == 3), Some(5 + 6 + 7 + 8));
+        // Somebody else's, as of a server before this one.
+        assert_eq!(sighting.ours(|_| false), Some(5 + 6 + 7));
         assert_eq!(sighting.unowned, [3]);
         assert!(matches!(sighting.of(1, &State::Lost("gone".into())), DeviceUse::Lost(_)));
     }
@@ -138,10 +153,18 @@ mod tests {
         let sighting = sight(&reading(&told), whose);
         assert!(matches!(sighting.of(1, &State::Usable), DeviceUse::Blind(_)));
         assert_eq!(sighting.of(2, &State::Usable), DeviceUse::Bytes(7));
-        assert_eq!((sighting.ours(), sighting.unowned), (None, vec![4]));
+        assert_eq!((sighting.ours(|_| true), sighting.unowned), (None, vec![4]));
         let blind = Reading { processes: Processes::Blind("no right".into()), ..reading(&[]) };
         let sighting = sight(&blind, whose);
         assert_eq!(sighting.of(7, &State::Usable), DeviceUse::Blind("no right".into()));
-        assert_eq!(sighting.ours(), None);
+        assert_eq!(sighting.ours(|_| true), None);
+    }
+
+    #[test]
+    fn one_that_cannot_be_told_may_be_anybody_s() {
+        let told = [(1, Used::Bytes(5)), (4, Used::Bytes(7))];
+        let sighting = sight(&reading(&told), whose);
+        assert_eq!((sighting.ours(|_| true), sighting.unknown), (None, true));
+        assert_eq!(sighting.of(1, &State::Usable), DeviceUse::Bytes(5));
     }
 }

@@ -64,18 +64,22 @@ fn enforce(grants: &[(PathBuf, Access)]) -> Result<LandlockStatus, RulesetError>
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?
         .create()?;
-    for access in [Access::Read, Access::ReadWrite, Access::Device, Access::Scratch] {
+    for access in EVERY {
         let paths = grants.iter().filter(|(_, a)| *a == access).map(|(path, _)| path.as_path());
         ruleset = ruleset.add_rules(path_beneath_rules::<_, &Path, _>(paths, rights(access)))?;
     }
     Ok(ruleset.restrict_self()?.landlock)
 }
 
+const EVERY: [Access; 5] =
+    [Access::Read, Access::ReadWrite, Access::WriteInPlace, Access::Device, Access::Scratch];
+
 fn rights(access: Access) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     match access {
         Access::Read => read,
         Access::ReadWrite => read | AccessFs::WriteFile | AccessFs::Truncate,
+        Access::WriteInPlace => read | AccessFs::WriteFile,
         Access::Device => read | AccessFs::WriteFile | AccessFs::IoctlDev,
         Access::Scratch => {
             let never =
@@ -138,7 +142,7 @@ mod tests {
 
     #[test]
     fn no_right_lets_a_program_run_or_a_device_be_made() {
-        for access in [Access::Read, Access::ReadWrite, Access::Device, Access::Scratch] {
+        for access in EVERY {
             assert!(!rights(access).intersects(AccessFs::Execute | AccessFs::MakeChar));
         }
         assert!(!rights(Access::Read).intersects(AccessFs::from_write(ABI::V3)));

@@ -11,6 +11,8 @@ pub(super) enum Access {
     Read,
     /// A file that is there, as `/dev/null`.
     ReadWrite,
+    /// Files that are there, in place: not emptied, none made.
+    WriteInPlace,
     /// Also ioctl.
     Device,
     /// Everything but devices and programs.
@@ -69,7 +71,18 @@ const MACHINE: &[&str] = &[
 ];
 
 /// What CUDA's libraries ask in addition.
-const GPU_MACHINE: &[&str] = &["/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/sys"];
+const GPU_MACHINE: &[&str] = &[
+    "/proc/driver/nvidia",
+    "/proc/driver/nvidia-uvm",
+    "/proc/devices",
+    "/proc/modules",
+    "/proc/sys/vm/mmap_min_addr",
+    "/sys",
+];
+
+/// CUDA names its threads there (`comm`), and since driver 570 takes it for a broken system (error 304) if
+/// it may not. What else can be written there is this process's own too.
+const GPU_THREADS: &str = "/proc/self/task";
 
 /// Only for reading: a shared writable mapping of `/dev/zero` is memory that no limit counts.
 const READ_ONLY_DEVICES: &[&str] = &["/dev/zero", "/dev/random", "/dev/urandom"];
@@ -85,6 +98,7 @@ pub(super) fn grants(need: &Need<'_>) -> Vec<(PathBuf, Access)> {
     grants.push(("/dev/null".into(), Access::ReadWrite));
     if need.device != Device::Cpu {
         grants.extend(GPU_MACHINE.iter().map(|path| (path.into(), Access::Read)));
+        grants.push((GPU_THREADS.into(), Access::WriteInPlace));
         grants.extend(need.gpus.iter().map(|path| (path.clone(), Access::Device)));
     }
     if need.scratch.is_absolute() {
@@ -156,5 +170,8 @@ mod tests {
         assert_eq!(of(Access::Device, &need(Device::Cpu)), Vec::<PathBuf>::new());
         assert_eq!(of(Access::Device, &need(Device::Cuda(0))), [PathBuf::from("/dev/nvidia0")]);
         assert_eq!(of(Access::ReadWrite, &need(Device::Cuda(0))), [PathBuf::from("/dev/null")]);
+        let threads = [PathBuf::from("/proc/self/task")];
+        assert_eq!(of(Access::WriteInPlace, &need(Device::Spread(2))), threads);
+        assert_eq!(of(Access::WriteInPlace, &need(Device::Cpu)), Vec::<PathBuf>::new());
     }
 }

@@ -17,6 +17,9 @@ pub enum When {
     WithoutGpu,
     /// When the kernel's limit on private memory is the only one there is.
     WithDataLimit,
+    /// The same, on a worker without a GPU: CUDA's library begins with a memory object of its own, and
+    /// does not begin (error 304) if it may not make it.
+    WithDataLimitWithoutGpu,
 }
 
 /// Which calls a rule is about, by one 32-bit argument.
@@ -295,7 +298,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         syscalls: calls![SYS_memfd_create],
-        when: When::WithDataLimit,
+        when: When::WithDataLimitWithoutGpu,
         calls: Calls::Other(1, OWN_OBJECT),
         refusal: Refusal::NotPermitted,
         reason: "only as large outputs need it; the limit on the size of files bounds each",
@@ -316,6 +319,7 @@ impl Rule {
             When::Always => true,
             When::WithoutGpu => device == Device::Cpu,
             When::WithDataLimit => data_limit.is_some(),
+            When::WithDataLimitWithoutGpu => data_limit.is_some() && device == Device::Cpu,
         }
     }
 }
@@ -340,6 +344,20 @@ mod tests {
                 assert!(name.starts_with("SYS_") && is_known(*number), "{name} {number}");
             }
         }
+    }
+
+    #[test]
+    fn cuda_may_make_what_it_begins_with() {
+        let refuses = |device, data_limit| {
+            RULES.iter().any(|rule| {
+                let is_object = rule.syscalls.iter().any(|(_, n)| *n == libc::SYS_memfd_create);
+                is_object
+                    && rule.calls == Calls::Other(1, OWN_OBJECT)
+                    && rule.holds(device, data_limit)
+            })
+        };
+        assert!(refuses(Device::Cpu, Some(1)) && !refuses(Device::Cpu, None));
+        assert!(!refuses(Device::Cuda(0), Some(1)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The engine trait and what passes through it.
 
 use proto::control::LoadSpec;
+use shared::id::RequestId;
 use shared::tensor::{DataType, Shape, TensorSpec};
 
 /// Loads a model. Called once per process, on the inference thread.
@@ -31,6 +32,42 @@ pub trait Engine {
 
     /// Gives back device memory that is only kept for later.
     fn trim(&mut self) {}
+
+    /// Takes note of the memory that requests and replies will lie in, once, after the load. A device
+    /// copies faster from and to memory that it knows.
+    fn adopt(&mut self, _memory: &Arenas) {}
+
+    /// Whether [`Engine::infer`] may return while the device still works. If so, the pump calls
+    /// [`Engine::settle`] after every `infer` that did not fail, and until then neither the inputs nor the
+    /// outputs of that request change hands.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    /// Begins what can be begun of a request while the one before it is under way: it is the next that
+    /// [`Engine::infer`] will be called with, unless it expires before. Its inputs stay as they are until
+    /// it was answered. What fails here fails again when it is run, and is told then.
+    fn prefetch(&mut self, _request: &Request<'_>) {}
+
+    /// Waits until the device has written the outputs of the last `infer`. An error is that request's.
+    fn settle(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// The two memory objects of this worker, which stay mapped as long as the engine lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Arenas {
+    /// Can only be read.
+    pub requests: Pages,
+    pub responses: Pages,
+}
+
+/// Where whole pages lie. Their bytes belong to others: this is for telling a device of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Pages {
+    pub start: *const u8,
+    pub len: usize,
 }
 
 /// Of the device, or of the fullest of several.
@@ -51,6 +88,8 @@ pub struct Schema {
 /// One request as the engine sees it; the inputs borrow the slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
+    /// No other request of this process has the same.
+    pub id: RequestId,
     pub inputs: &'a [InputView<'a>],
     /// Bit *i* is set if output *i* of the schema is wanted.
     pub wanted: u64,
@@ -136,7 +175,7 @@ pub enum PlaceError {
     Length(u32),
 }
 
-/// Why a request failed; the worker lives on.
+/// Why a request failed. The worker lives on, but for a fault of its device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
     /// The client's fault: a type, shape or value that this model cannot take.
@@ -145,9 +184,15 @@ pub enum EngineError {
     /// The model raised an exception; the text is the framework's own.
     #[error("{0}")]
     Model(String),
-    /// Device or host memory ran out in a way that the process survived.
+    /// Host memory ran out in a way that the process survived.
     #[error("{0}")]
     OutOfMemory(String),
+    /// The same with the memory of a device: see [`device::needs_more`](crate::engine::device::needs_more).
+    #[error("{0}")]
+    DeviceOutOfMemory(String),
+    /// The device does nothing for this process any more, so that no request could be answered.
+    #[error("{0}")]
+    DeviceFault(String),
     #[error(transparent)]
     Place(#[from] PlaceError),
 }
@@ -158,7 +203,13 @@ pub enum LoadError {
     /// The file or its configuration is wrong; a repeat would fail alike.
     #[error("{0}")]
     Permanent(String),
-    /// Something around it failed (memory, device); a repeat may succeed.
+    /// Something around it failed (host memory, device); a repeat may succeed.
     #[error("{0}")]
     Transient(String),
+    /// It does not fit the memory that it has of its device.
+    #[error("{0}")]
+    DeviceOutOfMemory(String),
+    /// The device does nothing for this process any more.
+    #[error("{0}")]
+    DeviceFault(String),
 }

@@ -3,9 +3,10 @@
 //! only what its model needs.
 
 mod api;
+pub mod device;
 pub mod echo;
 
 pub use api::{
-    DeviceUse, Engine, EngineError, InputView, LoadError, Loader, Mischief, Outputs, PlaceError,
-    Placed, PlannedOutput, Request, Schema,
+    Arenas, DeviceUse, Engine, EngineError, InputView, LoadError, Loader, Mischief, Outputs, Pages,
+    PlaceError, Placed, PlannedOutput, Request, Schema,
 };

@@ -4,7 +4,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
 #include <torch/headeronly/version.h>
 
@@ -23,9 +22,12 @@ struct BulkheadOutput {
 
 void bulkhead_text_free(char* text) { bulkhead::free_text(text); }
 
+// Onto the CPU if `cuda` is -1; below that every part onto the device that the file names for it.
 char* bulkhead_model_load(const char* path, int cuda, Model** model) {
   return guarded([&] {
-    const auto device = cuda < 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, cuda);
+    std::optional<c10::Device> device;
+    if (cuda == -1) device = c10::Device(c10::kCPU);
+    if (cuda >= 0) device = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(cuda));
     auto module = torch::jit::load(path, device);
     module.eval();
     *model = new Model(std::move(module));
@@ -87,10 +89,6 @@ char* bulkhead_disable_cudnn() {
 char* bulkhead_version() {
   // One text, or null if there is no memory for a copy.
   return strdup(TORCH_VERSION);
-}
-
-char* bulkhead_empty_cuda_cache() {
-  return guarded([] { c10::getDeviceAllocator(c10::kCUDA)->emptyCache(); });
 }
 
 // libtorch_cuda registers itself while it is loaded; it stays for the life of the process.

@@ -4,29 +4,52 @@
 //! run, number and keys of a list's or dict's outputs from one run on zeros while loading, so that
 //! names never change once the model is loaded.
 
+use shared::id::RequestId;
 use shared::tensor::{DataType, Shape, TensorSpec};
 use tch::Tensor;
 use worker::engine::{
-    Engine, EngineError, InputView, Outputs as Reply, PlannedOutput, Request, Schema,
+    Arenas, DeviceUse, Engine, EngineError, InputView, Outputs as Reply, PlannedOutput, Request,
+    Schema,
 };
 
-use crate::ffi;
+use crate::cuda::{self, Gpu};
+use crate::ffi::{self, TorchError};
 use crate::message::engine_error;
 use crate::model::{Model, ModelOutput};
 use crate::names::{Inputs, OutputRule, Outputs};
 use crate::options::AfterRun;
+use crate::road::Road;
+use crate::streams::Streams;
 use crate::tensors::{self, View, ViewError};
 
 #[derive(Debug)]
 pub(crate) struct TorchEngine {
     pub(crate) model: Model,
     pub(crate) device: tch::Device,
+    pub(crate) road: Road,
     pub(crate) inputs: Inputs,
     pub(crate) outputs: Outputs,
     /// What the configuration promises about each output.
     pub(crate) promised: Vec<Option<DataType>>,
     pub(crate) copies: Copies,
     pub(crate) after_run: AfterRun,
+    pub(crate) flight: Flight,
+}
+
+/// What a device may still read and write. It is here, and not on the stack, so that it is kept when the
+/// device is lost: a pump forgets an engine whose device is.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    inputs: Vec<Option<Tensor>>,
+    results: Vec<ModelOutput>,
+    ahead: Option<Ahead>,
+}
+
+/// The inputs of a request that was prefetched.
+#[derive(Debug)]
+struct Ahead {
+    request: RequestId,
+    inputs: Vec<Option<Tensor>>,
 }
 
 /// What the module is given.
@@ -55,29 +78,137 @@ impl Engine for TorchEngine {
 
     fn infer(&mut self, request: &Request<'_>, reply: &mut dyn Reply) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let arguments = self.arguments(request.inputs)?;
-        let results = self.run(&arguments);
-        let answered = results.and_then(|results| self.answer(&results, request, reply));
-        if self.after_run == AfterRun::EmptyCudaCache && self.device.is_cuda() {
-            drop(arguments);
-            // Only memory is at stake, and the request has its answer.
-            drop(ffi::empty_cuda_cache());
+        let answered = match self.road {
+            Road::Host | Road::InTurn(_) => self.infer_in_turn(request, reply),
+            Road::Beside(..) => self.begin(request, reply),
+        };
+        answered.map_err(|error| self.judge(error))
+    }
+
+    fn on_device(&self) -> Option<DeviceUse> {
+        self.road.gpu().map(Gpu::used)
+    }
+
+    fn trim(&mut self) {
+        if let Some(gpu) = self.road.gpu() {
+            gpu.trim();
         }
-        answered
+    }
+
+    fn adopt(&mut self, memory: &Arenas) {
+        if self.road.gpu().is_some() {
+            cuda::adopt(memory);
+        }
+    }
+
+    fn overlaps(&self) -> bool {
+        matches!(self.road, Road::Beside(..))
+    }
+
+    fn prefetch(&mut self, request: &Request<'_>) {
+        let Road::Beside(_, streams) = &self.road else { return };
+        let _no_grad = tch::no_grad_guard();
+        let inputs = self.upload(streams, request.inputs).ok();
+        self.flight.ahead = inputs.map(|inputs| Ahead { request: request.id, inputs });
+    }
+
+    fn settle(&mut self) -> Result<(), EngineError> {
+        let Road::Beside(_, streams) = &self.road else { return Ok(()) };
+        match streams.settle() {
+            Ok(()) => {
+                self.land();
+                self.clean_cache();
+                Ok(())
+            }
+            Err(error) => Err(self.judge(raised(&error))),
+        }
     }
 }
 
 impl TorchEngine {
-    /// The inputs at their positions in `forward()`, `None` where one is left out.
-    fn arguments<'a>(
+    fn infer_in_turn(
+        &mut self,
+        request: &Request<'_>,
+        reply: &mut dyn Reply,
+    ) -> Result<(), EngineError> {
+        let arguments = self.arguments(request.inputs, |input| self.argument(input))?;
+        let tensors: Vec<Option<&Tensor>> =
+            arguments.iter().map(|argument| argument.as_ref().map(Argument::tensor)).collect();
+        let results = self.model.run(&tensors).map_err(|error| raised(&error));
+        let answered = results.and_then(|results| self.answer(&results, request, reply));
+        drop(arguments);
+        self.clean_cache();
+        answered
+    }
+
+    /// Has everything of a request done by the device, and waits only where the model itself does.
+    fn begin(&mut self, request: &Request<'_>, reply: &mut dyn Reply) -> Result<(), EngineError> {
+        let Road::Beside(_, streams) = &self.road else { return Ok(()) };
+        let ahead = self.flight.ahead.take().filter(|ahead| ahead.request == request.id);
+        self.flight.inputs = match ahead {
+            Some(ahead) => ahead.inputs,
+            None => self.upload(streams, request.inputs)?,
+        };
+        streams.enter(&self.flight.inputs).map_err(|error| raised(&error))?;
+        let tensors: Vec<Option<&Tensor>> = self.flight.inputs.iter().map(Option::as_ref).collect();
+        let results = self.model.run(&tensors).map_err(|error| raised(&error))?;
+        let left = streams.leave().map_err(|error| raised(&error));
+        let answered = left.and_then(|()| self.answer(&results, request, reply));
+        self.flight.results = results;
+        answered
+    }
+
+    /// What an error means on this road. Unless the device is lost, nothing of the request is under way
+    /// any more.
+    fn judge(&mut self, error: EngineError) -> EngineError {
+        let Some(gpu) = self.road.gpu() else { return error };
+        let judged = gpu.judge(error);
+        if !matches!(judged, EngineError::DeviceFault(_)) {
+            self.land();
+        }
+        judged
+    }
+
+    fn land(&mut self) {
+        self.flight.inputs.clear();
+        self.flight.results.clear();
+    }
+
+    fn clean_cache(&self) {
+        if let (AfterRun::EmptyCudaCache, Some(gpu)) = (self.after_run, self.road.gpu()) {
+            gpu.trim();
+        }
+    }
+
+    /// Begins to copy the inputs to the device.
+    fn upload(
+        &self,
+        streams: &Streams,
+        inputs: &[InputView<'_>],
+    ) -> Result<Vec<Option<Tensor>>, EngineError> {
+        let arguments = self.arguments(inputs, |input| {
+            let view = tensors::view(input)?;
+            // SAFETY: the inputs of a request stay as they are until it was settled, or answered with an
+            // error before which the device was synchronised (`Engine::overlaps`). One that was prefetched
+            // and has expired is never run, and its copy is dropped.
+            let copy = unsafe { streams.upload(view.tensor()) };
+            copy.map_err(|error| ViewError::Torch(error.0))
+        })?;
+        streams.uploaded().map_err(|error| raised(&error))?;
+        Ok(arguments)
+    }
+
+    /// What is made of each input, at its position in `forward()`; `None` where one is left out.
+    fn arguments<'a, T>(
         &self,
         inputs: &[InputView<'a>],
-    ) -> Result<Vec<Option<Argument<'a>>>, EngineError> {
-        let mut arguments: Vec<Option<Argument<'a>>> = Vec::new();
+        make: impl Fn(&InputView<'a>) -> Result<T, ViewError>,
+    ) -> Result<Vec<Option<T>>, EngineError> {
+        let mut arguments: Vec<Option<T>> = Vec::new();
         arguments.resize_with(self.inputs.arity(), || None);
         for input in inputs {
             let (position, spec) = self.input(input.index)?;
-            let argument = self.argument(input).map_err(|error| refused(spec, &error))?;
+            let argument = make(input).map_err(|error| refused(spec, &error))?;
             if arguments[position].replace(argument).is_some() {
                 let message = format!("input {:?} is given twice", spec.name);
                 return Err(EngineError::InvalidInput(message));
@@ -108,7 +239,7 @@ impl TorchEngine {
         owned.map(Argument::Owned).map_err(|error| ViewError::Torch(tensors::text_of(error)))
     }
 
-    fn check_complete(&self, arguments: &[Option<Argument<'_>>]) -> Result<(), EngineError> {
+    fn check_complete<T>(&self, arguments: &[Option<T>]) -> Result<(), EngineError> {
         let missing = self.inputs.specs.iter().enumerate().find(|&(index, spec)| {
             !spec.optional && arguments[self.inputs.position(index)].is_none()
         });
@@ -118,12 +249,6 @@ impl TorchEngine {
                 Err(EngineError::InvalidInput(format!("input {:?} is missing", spec.name)))
             }
         }
-    }
-
-    fn run(&mut self, arguments: &[Option<Argument<'_>>]) -> Result<Vec<ModelOutput>, EngineError> {
-        let tensors: Vec<Option<&Tensor>> =
-            arguments.iter().map(|argument| argument.as_ref().map(Argument::tensor)).collect();
-        self.model.run(&tensors).map_err(|error| engine_error(&error.0))
     }
 
     fn answer(
@@ -137,8 +262,10 @@ impl TorchEngine {
         let placed = reply.place(&plan)?;
         for (output, bytes) in chosen.iter().zip(placed.bytes) {
             let PlannedOutput { dtype, shape, .. } = output.plan;
-            tensors::write(output.tensor, (dtype, shape), bytes)
-                .map_err(|error| not_written(&error))?;
+            // SAFETY: the bytes of a reply are its own until the request was settled, and what was
+            // computed is kept in `Flight` until then (`Engine::overlaps`).
+            let written = unsafe { self.road.write(output.tensor, (dtype, shape), bytes) };
+            written.map_err(|error| not_written(&error))?;
         }
         self.learn(&plan);
         Ok(())
@@ -199,6 +326,10 @@ impl Argument<'_> {
             Self::Owned(tensor) => tensor,
         }
     }
+}
+
+fn raised(error: &TorchError) -> EngineError {
+    engine_error(&error.0)
 }
 
 fn refused(spec: &TensorSpec, error: &ViewError) -> EngineError {

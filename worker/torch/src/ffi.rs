@@ -11,6 +11,13 @@ pub(crate) struct RawModel {
     _private: [u8; 0],
 }
 
+/// The streams of a device, known to C++ only.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct RawStreams {
+    _private: [u8; 0],
+}
+
 /// One output of a call; both pointers belong to whoever receives them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +56,34 @@ unsafe extern "C" {
         room: usize,
         count: *mut usize,
     ) -> *mut c_char;
+    pub(crate) fn bulkhead_streams_new(
+        ordinal: c_int,
+        streams: *mut *mut RawStreams,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_streams_free(streams: *mut RawStreams);
+    pub(crate) fn bulkhead_streams_upload(
+        streams: *mut RawStreams,
+        view: *const C_tensor,
+        copy: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_streams_uploaded(streams: *mut RawStreams) -> *mut c_char;
+    pub(crate) fn bulkhead_streams_enter(
+        streams: *mut RawStreams,
+        inputs: *const *mut C_tensor,
+        n: usize,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_streams_leave(streams: *mut RawStreams) -> *mut c_char;
+    pub(crate) fn bulkhead_streams_download(
+        streams: *mut RawStreams,
+        from: *const C_tensor,
+        place: *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn bulkhead_streams_settle(streams: *mut RawStreams) -> *mut c_char;
+    fn bulkhead_device_settings(settings: *const c_char) -> *mut c_char;
+    fn bulkhead_device_total(ordinal: c_int, bytes: *mut u64) -> *mut c_char;
+    fn bulkhead_device_peak(ordinal: c_int, bytes: *mut u64) -> *mut c_char;
+    fn bulkhead_device_register(start: *const u8, bytes: usize, only_read: bool) -> *mut c_char;
+    safe fn bulkhead_device_synchronize(ordinal: c_int) -> *mut c_char;
     safe fn bulkhead_set_threads(intra: c_int, inter: c_int) -> *mut c_char;
     safe fn bulkhead_disable_cudnn() -> *mut c_char;
     safe fn bulkhead_empty_cuda_cache() -> *mut c_char;
@@ -106,6 +141,64 @@ pub(crate) fn disable_cudnn() -> Result<(), TorchError> {
 /// Gives memory that libtorch keeps for later back to the device; CUDA must have been loaded.
 pub(crate) fn empty_cuda_cache() -> Result<(), TorchError> {
     let answer = bulkhead_empty_cuda_cache();
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
+
+/// Tells the allocator of devices how to go about it; an error once it has been used.
+pub(crate) fn set_allocator(settings: &CStr) -> Result<(), TorchError> {
+    // SAFETY: the settings are a live zero-terminated text.
+    let answer = unsafe { bulkhead_device_settings(settings.as_ptr()) };
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
+
+/// Bytes that a device has.
+pub(crate) fn device_total(ordinal: u16) -> Result<u64, TorchError> {
+    let mut bytes = 0;
+    // SAFETY: `bytes` is a place for one number.
+    let answer = unsafe { bulkhead_device_total(ordinal.into(), &raw mut bytes) };
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }?;
+    Ok(bytes)
+}
+
+/// Most bytes of a device that the allocator held at once; an error if it was never used there.
+pub(crate) fn device_peak(ordinal: u16) -> Result<u64, TorchError> {
+    let mut bytes = 0;
+    // SAFETY: `bytes` is a place for one number.
+    let answer = unsafe { bulkhead_device_peak(ordinal.into(), &raw mut bytes) };
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }?;
+    Ok(bytes)
+}
+
+/// Waits for all that a device was asked to do; an error if it cannot do anything any more. -1 is the CPU.
+pub(crate) fn synchronize(ordinal: c_int) -> Result<(), TorchError> {
+    let answer = bulkhead_device_synchronize(ordinal);
+    // SAFETY: the answer is fresh from the shim.
+    unsafe { check(answer) }
+}
+
+/// Whether a device may write to pages that are registered with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registered {
+    ReadOnly,
+    Writable,
+}
+
+/// Pins pages for the life of the process, so that devices copy from and to them by themselves.
+///
+/// # Safety
+/// The pages are mapped, and stay so until the process ends or no device is used any more.
+pub(crate) unsafe fn register(
+    start: *const u8,
+    bytes: usize,
+    access: Registered,
+) -> Result<(), TorchError> {
+    let only_read = access == Registered::ReadOnly;
+    // SAFETY: the caller's promise; nothing is read or written.
+    let answer = unsafe { bulkhead_device_register(start, bytes, only_read) };
     // SAFETY: the answer is fresh from the shim.
     unsafe { check(answer) }
 }

@@ -7,6 +7,7 @@
 //! Invariants: no C++ exception and no panic crosses the language border; an input is never
 //! written to and is not kept after [`worker::engine::Engine::infer`] returns.
 
+mod cap;
 mod cuda;
 mod engine;
 mod ffi;
@@ -15,7 +16,9 @@ mod message;
 mod model;
 mod names;
 mod options;
+mod road;
 mod schema;
+mod streams;
 mod tensors;
 mod warm;
 

@@ -9,14 +9,16 @@ use shared::tensor::TensorSpec;
 use tch::Tensor;
 use worker::engine::{Engine, LoadError};
 
-use crate::engine::{Copies, TorchEngine};
+use crate::cuda::{self, Gpu};
+use crate::engine::{Copies, Flight, TorchEngine};
 use crate::ffi::{self, TorchError};
-use crate::message;
+use crate::message::{self, Memory};
 use crate::model::{Model, ModelOutput};
 use crate::names::{
     InputRule, Inputs, OutputRule, Outputs, learn_outputs, resolve_inputs, resolve_outputs,
 };
 use crate::options::{Cudnn, Options};
+use crate::road::{Manners, Road};
 use crate::schema::{Returns, Signature};
 use crate::tensors;
 
@@ -33,18 +35,42 @@ pub fn load_with(
     let options = Options::from_spec(spec)?;
     options.warnings.iter().for_each(|warning| warn(warning));
     check_types(spec)?;
-    let device = prepare_process(spec.device, &options)?;
-    let (model, signature) = open(spec, device, &options)?;
+    let gpu = cuda::enable(spec, warn)?;
+    let engine = build(spec, &options, gpu.clone(), warn);
+    match (engine, gpu) {
+        (Ok(engine), _) => Ok(Box::new(engine)),
+        (Err(error), Some(gpu)) => Err(gpu.judge_load(error)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn build(
+    spec: &LoadSpec,
+    options: &Options,
+    gpu: Option<Gpu>,
+    warn: &mut dyn FnMut(&str),
+) -> Result<TorchEngine, LoadError> {
+    prepare_process(options)?;
+    let device = gpu.as_ref().map_or(tch::Device::Cpu, Gpu::first);
+    // A model that spreads itself says in its file what goes where.
+    let onto = (!matches!(spec.device, Device::Spread(_))).then_some(device);
+    let (model, signature) = open(spec, onto, options)?;
     let named = |error: crate::names::NameError| LoadError::Permanent(error.to_string());
     let inputs = resolve_inputs(&signature.arguments, &spec.inputs).map_err(named)?;
     let outputs = resolve_outputs(&signature.returns, &spec.outputs).map_err(named)?;
     if let Some(warning) = left_out(&signature.returns, &outputs) {
         warn(&warning);
     }
-    let copies = if signature.keeps_inputs { Copies::Always } else { Copies::Never };
+    let (copies, manners) = if signature.keeps_inputs {
+        (Copies::Always, Manners::Odd)
+    } else {
+        (Copies::Never, Manners::Plain)
+    };
     let mut engine = Loading { model, device, inputs, outputs };
     engine.prepare()?;
-    Ok(Box::new(engine.finish(copies, &options)))
+    let road = Road::new(gpu, manners)
+        .map_err(|error| load_error("the device's streams cannot be had", &error))?;
+    Ok(engine.finish(road, copies, options))
 }
 
 fn check_types(spec: &LoadSpec) -> Result<(), LoadError> {
@@ -58,24 +84,19 @@ fn check_types(spec: &LoadSpec) -> Result<(), LoadError> {
     }
 }
 
-/// Sets what libtorch keeps for the whole process; CUDA first, since later is too late.
-fn prepare_process(device: Device, options: &Options) -> Result<tch::Device, LoadError> {
-    let device = match device {
-        Device::Cpu => tch::Device::Cpu,
-        Device::Cuda(ordinal) => crate::cuda::enable(ordinal)?,
-        Device::Spread(_) => crate::cuda::enable(0)?,
-    };
+/// Sets what libtorch keeps for the whole process.
+fn prepare_process(options: &Options) -> Result<(), LoadError> {
     ffi::set_threads(options.intra_threads, options.inter_threads)
         .map_err(|error| load_error("the number of threads cannot be set", &error))?;
     if options.cudnn == Cudnn::Disabled {
         ffi::disable_cudnn().map_err(|error| load_error("cuDNN cannot be disabled", &error))?;
     }
-    Ok(device)
+    Ok(())
 }
 
 fn open(
     spec: &LoadSpec,
-    device: tch::Device,
+    device: Option<tch::Device>,
     options: &Options,
 ) -> Result<(Model, Signature), LoadError> {
     let path = spec.folder.join(&spec.filename);
@@ -110,10 +131,10 @@ fn check_file(path: &Path) -> Result<(), LoadError> {
 
 fn load_error(what: &str, error: &TorchError) -> LoadError {
     let message = format!("{what}: {}", message::readable(&error.0));
-    if message::is_out_of_memory(&error.0) {
-        LoadError::Transient(message)
-    } else {
-        LoadError::Permanent(message)
+    match message::ran_out(&error.0) {
+        Some(Memory::Device) => LoadError::DeviceOutOfMemory(message),
+        Some(Memory::Host) => LoadError::Transient(message),
+        None => LoadError::Permanent(message),
     }
 }
 
@@ -123,6 +144,19 @@ fn left_out(returns: &Returns, outputs: &Outputs) -> Option<String> {
     (named < returned).then(|| {
         format!("forward() returns {returned} outputs, of which the configuration names {named}")
     })
+}
+
+/// Why a model's outputs cannot be known.
+struct Hidden {
+    why: String,
+    memory: Option<Memory>,
+}
+
+impl From<String> for Hidden {
+    fn from(why: String) -> Self {
+        let memory = message::ran_out(&why);
+        Self { why, memory }
+    }
 }
 
 /// A model whose outputs may still be unknown.
@@ -144,18 +178,22 @@ impl Loading {
         }
         if let OutputRule::Unknown(type_name) = &self.outputs.rule {
             let type_name = type_name.clone();
-            self.outputs = self.discover().map_err(|why| {
-                LoadError::Permanent(format!(
+            self.outputs = self.discover().map_err(|Hidden { why, memory }| {
+                let message = format!(
                     "forward() returns {type_name}, so its outputs must be named in the \
                      configuration: {why}"
-                ))
+                );
+                match memory {
+                    Some(Memory::Device) => LoadError::DeviceOutOfMemory(message),
+                    Some(Memory::Host) | None => LoadError::Permanent(message),
+                }
             })?;
         }
         Ok(())
     }
 
     /// Runs the model once on zeros to see what it returns.
-    fn discover(&mut self) -> Result<Outputs, String> {
+    fn discover(&mut self) -> Result<Outputs, Hidden> {
         let mut zeros: Vec<Option<Tensor>> = Vec::new();
         zeros.resize_with(self.inputs.arity(), || None);
         for (index, spec) in self.inputs.specs.iter().enumerate().filter(|(_, s)| !s.optional) {
@@ -163,7 +201,8 @@ impl Loading {
         }
         let zeros: Vec<Option<&Tensor>> = zeros.iter().map(Option::as_ref).collect();
         let results = self.model.run(&zeros).map_err(|error| {
-            format!("a run on zeros failed with {}", message::headline(&error.0))
+            let why = format!("a run on zeros failed with {}", message::headline(&error.0));
+            Hidden { why, memory: message::ran_out(&error.0) }
         })?;
         let keys: Vec<Option<String>> =
             results.into_iter().map(|ModelOutput { key, .. }| key).collect();
@@ -180,16 +219,21 @@ impl Loading {
         zeros.f_to_device(self.device).map_err(tensors::text_of)
     }
 
-    fn finish(self, copies: Copies, options: &Options) -> TorchEngine {
+    fn finish(self, road: Road, copies: Copies, options: &Options) -> TorchEngine {
         let promised = self.outputs.specs.iter().map(|spec| spec.dtype).collect();
         TorchEngine {
             model: self.model,
             device: self.device,
+            road,
             inputs: self.inputs,
             outputs: self.outputs,
             promised,
             copies,
             after_run: options.after_run,
+            flight: Flight::default(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,19 +8,44 @@ use worker::engine::EngineError;
 const HERE: &str = "<--- HERE";
 /// Where C++ frames begin.
 const FRAMES: [&str; 3] = ["\nException raised from ", "\nframe #0", "\nC++ CapturedTraceback:"];
-/// How libtorch's allocators and CUDA say that memory ran out.
+/// How libtorch's allocators say that memory ran out.
 const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "std::bad_alloc"];
+/// How CUDA and its libraries say that a device's did.
+const OUT_OF_DEVICE_MEMORY: [&str; 6] = [
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "cudaErrorMemoryAllocation",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+];
+
+/// Which memory ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Host,
+    Device,
+}
 
 /// The error of a request whose call raised `raw`.
 pub(crate) fn engine_error(raw: &str) -> EngineError {
     let text = readable(raw);
-    if is_out_of_memory(raw) { EngineError::OutOfMemory(text) } else { EngineError::Model(text) }
+    match ran_out(raw) {
+        Some(Memory::Host) => EngineError::OutOfMemory(text),
+        Some(Memory::Device) => EngineError::DeviceOutOfMemory(text),
+        None => EngineError::Model(text),
+    }
 }
 
 /// Looks only at the message, since a traceback quotes the model's source.
-pub(crate) fn is_out_of_memory(raw: &str) -> bool {
+pub(crate) fn ran_out(raw: &str) -> Option<Memory> {
     let (message, _) = split(raw);
-    OUT_OF_MEMORY.iter().any(|sign| message.contains(sign))
+    let says = |signs: &[&str]| signs.iter().any(|sign| message.contains(sign));
+    if says(&OUT_OF_DEVICE_MEMORY) {
+        Some(Memory::Device)
+    } else {
+        says(&OUT_OF_MEMORY).then_some(Memory::Host)
+    }
 }
 
 /// The message, then the traceback as far as [`MAX_ERROR_BYTES`] allow.
@@ -114,5 +139,35 @@ mod tests {
         let raw = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.";
         assert_eq!(engine_error(raw), EngineError::OutOfMemory(raw.to_owned()));
         assert!(matches!(engine_error(RAISED), EngineError::Model(_)));
+        assert_eq!(ran_out("out of memory: std::bad_alloc"), Some(Memory::Host));
+    }
+
+    #[test]
+    fn memory_of_a_device_is_told_apart_from_the_host_s() {
+        let torch = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 \
+                     GiB of which 70.20 GiB is free. 1.50 GiB allowed; Of the allocated memory 1.12 GiB";
+        let raised = format!(
+            "The following operation failed in the TorchScript interpreter.\n\
+             Traceback of TorchScript (most recent call last):\n\
+             \x20   return x.repeat(n)\n\x20          ~~~~~~~~ <--- HERE\nRuntimeError: {torch}\n"
+        );
+        for text in [
+            torch,
+            &raised,
+            &format!("out of memory: {torch}"),
+            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        ] {
+            let error = engine_error(text);
+            assert!(matches!(error, EngineError::DeviceOutOfMemory(_)), "{text}: {error:?}");
+        }
+        for text in [
+            "CUDA error: device-side assert triggered",
+            "CUDA error: an illegal memory access was encountered",
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+        ] {
+            assert!(matches!(engine_error(text), EngineError::Model(_)), "{text}");
+        }
     }
 }

@@ -24,12 +24,12 @@ pub(crate) struct ModelOutput {
 }
 
 impl Model {
-    pub(crate) fn load(path: &Path, device: tch::Device) -> Result<Self, TorchError> {
+    /// Onto the device, or with each part on the one that the file names for it.
+    pub(crate) fn load(path: &Path, device: Option<tch::Device>) -> Result<Self, TorchError> {
         let path = c_text(path.as_os_str().as_encoded_bytes())?;
         let mut raw = ptr::null_mut();
         // SAFETY: the path is a live zero-terminated text and `raw` is a place for one pointer.
-        let answer =
-            unsafe { ffi::bulkhead_model_load(path.as_ptr(), ordinal(device), &raw mut raw) };
+        let answer = unsafe { ffi::bulkhead_model_load(path.as_ptr(), onto(device), &raw mut raw) };
         // SAFETY: the answer is fresh from the shim.
         unsafe { ffi::check(answer) }?;
         let raw = NonNull::new(raw).expect("the shim sets the pointer when it reports success");
@@ -131,10 +131,12 @@ pub(crate) enum Optimizer {
     Off,
 }
 
-fn ordinal(device: tch::Device) -> c_int {
+/// As `bulkhead_model_load` counts.
+fn onto(device: Option<tch::Device>) -> c_int {
     match device {
-        tch::Device::Cuda(ordinal) => c_int::try_from(ordinal).unwrap_or(c_int::MAX),
-        tch::Device::Cpu | tch::Device::Mps | tch::Device::Vulkan => -1,
+        Some(tch::Device::Cuda(ordinal)) => c_int::try_from(ordinal).unwrap_or(c_int::MAX),
+        Some(tch::Device::Cpu | tch::Device::Mps | tch::Device::Vulkan) => -1,
+        None => -2,
     }
 }
 

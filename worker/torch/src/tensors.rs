@@ -83,14 +83,27 @@ pub(crate) fn write(
     (dtype, shape): (DataType, Shape),
     bytes: &mut [u8],
 ) -> Result<(), ViewError> {
+    // SAFETY: the bytes are borrowed exclusively until this function returns, and the tensor does not
+    // outlive it.
+    let place = unsafe { place((dtype, shape), bytes) }?;
+    let Some(mut place) = place else { return Ok(()) };
+    place.f_copy_(tensor).map_err(|error| ViewError::Torch(text_of(error)))
+}
+
+/// The bytes of an output as a tensor; `None` if there are none.
+///
+/// # Safety
+/// The tensor is not written through for longer than the bytes may be written.
+pub(crate) unsafe fn place(
+    (dtype, shape): (DataType, Shape),
+    bytes: &mut [u8],
+) -> Result<Option<Tensor>, ViewError> {
     check_memory(dtype, shape, bytes)?;
     if bytes.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    // SAFETY: length and alignment were checked above; the bytes are borrowed exclusively until this function
-    // returns, and the tensor does not outlive it.
-    let mut place = unsafe { from_raw(bytes.as_mut_ptr(), dtype, shape) }?;
-    place.f_copy_(tensor).map_err(|error| ViewError::Torch(text_of(error)))
+    // SAFETY: length and alignment were checked above; the rest is the caller's promise.
+    unsafe { from_raw(bytes.as_mut_ptr(), dtype, shape) }.map(Some)
 }
 
 /// A CPU tensor of zeros with memory of its own; no dimension may be negative.

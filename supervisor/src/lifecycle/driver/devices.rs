@@ -99,11 +99,11 @@ impl Driver {
     }
 
     /// A model that needed more than it was granted may have had less than it is allowed.
-    pub(super) fn forget_peak(&self, exit: &ExitRecord) {
+    pub(super) fn refute_peak(&self, exit: &ExitRecord) {
         let tenancy = self.worker.as_ref().and_then(|worker| worker.tenancy.as_ref());
         let subject = tenancy.and_then(|t| seating::subject(&self.spec.id, t.place()));
         if let (Some(subject), ExitKind::DeviceOom | ExitKind::Quota) = (subject, exit.kind) {
-            self.kit.quotas.forget_peak(&subject);
+            self.kit.quotas.refute_peak(&subject);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the server and its workers hold, and whether all is as it should be while nothing strikes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tests::cgroups::groups_of;
-use tests::workers::{workers_of, zygotes_of};
+use tests::workers::{WorkerProcess, workers_of, zygotes_of};
 use tests::{Supervisor, wait};
 
 use crate::field::Field;
@@ -103,7 +104,7 @@ fn comes_back(field: &Field<'_>, victim: Victim) -> Result<(), String> {
 fn untidy(field: &Field<'_>) -> Option<String> {
     let (server, mut expected) = (field.server, 0);
     for victim in &field.victims {
-        let (name, count) = (victim.name(), server.workers_of(victim.name()).len());
+        let (name, count) = (victim.name(), distinct(&server.workers_of(victim.name())));
         let resting = *victim == Victim::Sleepy && count == 0;
         if count != victim.instances() && !resting {
             return Some(format!("{count} workers of {name}"));
@@ -111,7 +112,7 @@ fn untidy(field: &Field<'_>) -> Option<String> {
         expected += count;
     }
     expected += witnesses(field.torch).len();
-    let workers = server.workers().len();
+    let workers = distinct(&server.workers());
     let folders: usize = folders(&server.scratch()).iter().map(|own| folders_in(own)).sum();
     let leaves: Vec<usize> =
         groups_of(server.pid()).iter().map(|group| folders_in(group)).collect();
@@ -121,6 +122,11 @@ fn untidy(field: &Field<'_>) -> Option<String> {
         ));
     }
     strangers(field, expected)
+}
+
+/// Without what a worker has started: a copy of it has the same line.
+fn distinct(workers: &[WorkerProcess]) -> usize {
+    workers.iter().map(|worker| &worker.command_line).collect::<BTreeSet<_>>().len()
 }
 
 /// Children of the server that are nobody's, or have ended and were not waited for.

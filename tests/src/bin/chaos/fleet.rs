@@ -15,7 +15,7 @@ pub(crate) enum Victim {
     Strict,
     /// Without confinement.
     Open,
-    /// In memory.
+    /// In memory and in files.
     Limited,
     /// Goes to rest between its requests.
     Sleepy,
@@ -91,7 +91,7 @@ impl Victim {
             Self::Exec | Self::DigitsExec => &[("start", "exec")],
             Self::Strict => &[("confinement", "strict")],
             Self::Open => &[("confinement", "none")],
-            Self::Limited => &[("memory_limit", "128MiB")],
+            Self::Limited => &[("memory_limit", "128MiB"), ("scratch_limit", "8MiB")],
             Self::Sleepy => &[("idle_timeout", "300ms")],
             Self::Pair => &[("instances", "2")],
             Self::Tight => &[("restart.max_restarts", "2"), ("restart.window", "20s")],

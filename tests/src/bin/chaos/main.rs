@@ -6,12 +6,14 @@
 //! - `question`, `clients`: requests with known answers, to all models.
 //! - `strike`, `nuisance`: carry faults out.
 //! - `census`: what must hold whenever no fault comes for a while.
+//! - `causes`: whether each worker ended for what was done to it.
 //! - `report`: the table at the end, or all there is to know about a violation.
 //!
 //! What must hold: a witness has no error and no wrong answer; every request is answered in time with a
-//! documented status; in a truce every model comes back, the server is as small as before, and nothing
+//! documented status; no worker ends as anything but what was done to it; in a truce every model comes back, the server is as small as before, and nothing
 //! is left of what was struck; in the end the server exits with 0 and leaves nothing.
 
+mod causes;
 mod census;
 mod clients;
 mod dice;
@@ -31,6 +33,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
+use crate::causes::Causes;
 use crate::census::Footprint;
 use crate::field::Field;
 use crate::fleet::{Torch, builder};
@@ -96,6 +99,7 @@ fn battle(field: &Field<'_>, seed: u64, limit: Duration) -> Result<(Footprint, F
     tests::say(&report::progress(&field.journal.read(), field.journal.elapsed(), before));
     let mut after = before;
     let mut schedule = Schedule::new(seed, &field.victims);
+    let mut causes = Causes::default();
     let end = field.journal.elapsed() + limit;
     while field.journal.elapsed() < end && !field.journal.is_violated() {
         let round = (field.journal.elapsed() + ROUND).min(end);
@@ -104,7 +108,11 @@ fn battle(field: &Field<'_>, seed: u64, limit: Duration) -> Result<(Footprint, F
             break;
         }
         after = census::truce(field, Some(before))?;
-        tests::say(&report::progress(&field.journal.read(), field.journal.elapsed(), after));
+        let pages = field.journal.read();
+        if let Some(what) = causes.unexplained(field.server.logs(), &pages, &field.victims) {
+            return Err(what);
+        }
+        tests::say(&report::progress(&pages, field.journal.elapsed(), after));
     }
     Ok((before, after))
 }

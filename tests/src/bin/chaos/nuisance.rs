@@ -3,8 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use tests::client::Aside;
-use tests::{Client, Infer, Response};
+use tests::{Aside, Client, Infer, Response};
 
 use crate::field::Field;
 use crate::fleet::{Engine, Victim};

@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Command(Victim, &'static str, Repeat),
     /// SIGTERM is ignored from now on, and then comes a hang.
     Deaf(Victim),
+    /// Processes without end, if they can be had, and then a crash that leaves them.
+    Bomb(Victim),
     /// To all zygotes.
     Zygote(Signal),
     Control(Victim, Control),
@@ -72,7 +74,7 @@ pub(crate) enum Nuisance {
 
 const SIGNALS: [Signal; 5] =
     [Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGABRT, Signal::SIGSTOP, Signal::SIGTERM];
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 23] = [
     "crash segv",
     "crash abort",
     "crash kill",
@@ -82,7 +84,13 @@ const COMMANDS: [&str; 17] = [
     "hang sleep",
     "stop",
     "forge",
+    "replay",
     "scribble",
+    "punch-hole responses",
+    "truncate requests",
+    "truncate responses",
+    "unread",
+    "descriptors",
     "malformed-fact",
     "flood-bell 300000",
     "flood-stderr 5000",
@@ -91,7 +99,8 @@ const COMMANDS: [&str; 17] = [
     "grow 200000",
     "delay 700ms",
 ];
-const LEAK: &str = "leak 300MiB";
+pub(crate) const LEAK: &str = "leak 300MiB";
+pub(crate) const FILL: &str = "fill 64MiB";
 const NUISANCES: [Nuisance; 5] = [
     Nuisance::LargeInputs,
     Nuisance::HangUpInBody,
@@ -137,13 +146,15 @@ impl Schedule {
         }
     }
 
-    /// Only the echo engine takes commands, and only a limit makes a leak harmless.
+    /// Only the echo engine takes commands, and only a limit makes a leak or a full disk harmless.
     fn command(&mut self, victim: Victim) -> Fault {
         let repeat = self.dice.pick(&[Repeat::Allowed, Repeat::Forbidden]);
-        match (victim.engine(), self.dice.between(0, 10)) {
+        match (victim.engine(), self.dice.between(0, 14)) {
             (Engine::Torch, _) => Fault::Signal(victim, self.dice.pick(&SIGNALS)),
             (Engine::Echo, 0) => Fault::Deaf(victim),
             (Engine::Echo, 1) => Fault::Command(Victim::Limited, LEAK, repeat),
+            (Engine::Echo, 2) => Fault::Command(Victim::Limited, FILL, repeat),
+            (Engine::Echo, 3) => Fault::Bomb(victim),
             (Engine::Echo, _) => Fault::Command(victim, self.dice.pick(&COMMANDS), repeat),
         }
     }
@@ -162,10 +173,13 @@ impl Fault {
     /// has given and the server has not read yet.
     pub(crate) fn makes_liar_of(self, model: &str) -> bool {
         match self {
-            Self::Command(victim, "scribble" | "forge", _) => victim.name() == model,
+            Self::Command(victim, "scribble" | "forge" | "punch-hole responses", _) => {
+                victim.name() == model
+            }
             Self::Command(..)
             | Self::Signal(..)
             | Self::Deaf(_)
+            | Self::Bomb(_)
             | Self::Zygote(_)
             | Self::Control(..)
             | Self::File(..)
@@ -182,6 +196,7 @@ impl Fault {
             Self::Signal(_, signal) => signal.to_string(),
             Self::Command(_, command, _) => command.to_owned(),
             Self::Deaf(_) => "ignore-term, hang".to_owned(),
+            Self::Bomb(_) => "fork-bomb, crash".to_owned(),
             Self::Zygote(signal) => format!("{signal} to the zygotes"),
             Self::Control(_, control) => format!("{control:?}"),
             Self::File(_, change) => format!("file: {change:?}"),
@@ -213,16 +228,16 @@ mod tests {
     #[test]
     fn every_kind_is_drawn() {
         let kinds: BTreeSet<String> = drawn(1).iter().map(|step| step.fault.kind()).collect();
-        // Signals, commands, leak, deaf, zygotes, control, files, clients, and three more.
-        assert_eq!(kinds.len(), 5 + 17 + 1 + 1 + 2 + 3 + 3 + 5 + 3, "{kinds:?}");
+        // Signals, commands, leak, fill, deaf, bomb, zygotes, control, files, clients, and three more.
+        assert_eq!(kinds.len(), 5 + 23 + 4 + 2 + 3 + 3 + 5 + 3, "{kinds:?}");
     }
 
     #[test]
-    fn only_the_limited_one_leaks_and_torch_takes_no_commands() {
+    fn only_the_limited_one_leaks_or_fills_and_torch_takes_no_commands() {
         for step in drawn(2) {
             if let Fault::Command(victim, command, _) = step.fault {
                 assert_eq!(victim.engine(), Engine::Echo);
-                assert!(command != LEAK || victim == Victim::Limited);
+                assert!(![LEAK, FILL].contains(&command) || victim == Victim::Limited);
             }
         }
     }

@@ -22,12 +22,8 @@ pub(crate) fn strike(field: &Field<'_>, fault: Fault, number: usize) {
         Fault::Command(victim, command, repeat) => {
             send_command(field, victim, &unique(victim, number), (command, repeat));
         }
-        Fault::Deaf(victim) => {
-            for command in ["ignore-term", "hang sleep"] {
-                let infer = unique(victim, number);
-                send_command(field, victim, &infer, (command, Repeat::Forbidden));
-            }
-        }
+        Fault::Deaf(victim) => one_by_one(field, victim, number, ["ignore-term", "hang sleep"]),
+        Fault::Bomb(victim) => one_by_one(field, victim, number, ["fork-bomb 40", "crash abort"]),
         Fault::Zygote(signal) => {
             zygotes_of(field.server.pid()).iter().for_each(|zygote| zygote.signal(signal));
         }
@@ -52,6 +48,13 @@ fn send_signal(field: &Field<'_>, victim: Victim, signal: Signal) {
     if signal == Signal::SIGSEGV {
         // Rust's handler waits for the fault to come again, which a real one does.
         worker.signal(signal);
+    }
+}
+
+fn one_by_one(field: &Field<'_>, victim: Victim, number: usize, commands: [&str; 2]) {
+    for command in commands {
+        let infer = unique(victim, number);
+        send_command(field, victim, &infer, (command, Repeat::Forbidden));
     }
 }
 

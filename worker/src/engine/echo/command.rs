@@ -34,6 +34,12 @@
 //! objects 100MiB          touch memory in shared objects and keep it, if none is refused
 //! descriptors             open files until one is refused; they stay open
 //! variable NAME           NAME=VALUE of the environment, as a line on stdout
+//! device-allocate 100MiB  need so much of the device for this request
+//! device-leak 100MiB      take so much of it and keep it
+//! device-cache 100MiB     take so much of it and keep it until it is wanted back
+//! device-fault            lose the device for good
+//! device-late TEXT        an error of the model that shows only when the request is waited for
+//! device-ahead            an error unless the inputs were prefetched
 //! probe WHAT ...          try something that a confined worker must not be able to do: see [`Probe`]
 //! ```
 
@@ -69,7 +75,20 @@ pub enum Command {
     /// Bytes that are written to the scratch folder, and whether their file keeps its name.
     Fill(usize, Name),
     Variable(String),
+    /// An error where there is no device.
+    Device(DeviceCommand),
     Probe(Probe),
+}
+
+/// What is done with a device that is only counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceCommand {
+    Allocate(u64),
+    Leak(u64),
+    Cache(u64),
+    Fault,
+    Late(String),
+    Ahead,
 }
 
 /// What a file is left with.
@@ -156,8 +175,25 @@ impl Command {
                 size("fill-unnamed", argument).map(|bytes| Self::Fill(bytes, Name::Removed))
             }
             "variable" => Ok(Self::Variable(argument.into())),
+            word if word.starts_with("device-") => device(word, argument).map(Self::Device),
             word => attack(word, argument),
         }
+    }
+}
+
+fn device(word: &str, argument: &str) -> Result<DeviceCommand, InvalidCommand> {
+    let bytes = |command| size(command, argument).map(|bytes| bytes as u64);
+    let bare = |command, parsed| {
+        argued(command, "nothing", argument, |text| text.is_empty().then_some(parsed))
+    };
+    match word {
+        "device-allocate" => bytes("device-allocate").map(DeviceCommand::Allocate),
+        "device-leak" => bytes("device-leak").map(DeviceCommand::Leak),
+        "device-cache" => bytes("device-cache").map(DeviceCommand::Cache),
+        "device-fault" => bare("device-fault", DeviceCommand::Fault),
+        "device-late" => Ok(DeviceCommand::Late(argument.into())),
+        "device-ahead" => bare("device-ahead", DeviceCommand::Ahead),
+        unknown => Err(InvalidCommand::Unknown(unknown.into())),
     }
 }
 
@@ -304,6 +340,12 @@ mod tests {
             ("overwrite", Command::Damage(Damage::Requests)),
             ("fork-bomb 9", Command::ForkBomb(9)),
             ("variable TMPDIR", Command::Variable("TMPDIR".into())),
+            ("device-allocate 1MiB", Command::Device(DeviceCommand::Allocate(1 << 20))),
+            ("device-leak 1MiB", Command::Device(DeviceCommand::Leak(1 << 20))),
+            ("device-cache 1MiB", Command::Device(DeviceCommand::Cache(1 << 20))),
+            ("device-fault", Command::Device(DeviceCommand::Fault)),
+            ("device-late now", Command::Device(DeviceCommand::Late("now".into()))),
+            ("device-ahead", Command::Device(DeviceCommand::Ahead)),
             ("probe read /a b", Command::Probe(Probe::Read("/a b".into()))),
             ("probe kill 7", Command::Probe(Probe::Kill(Pid::from_raw(7)))),
         ];

@@ -6,6 +6,7 @@
 //!
 //! - [`settings`]: `parameters` of `config.pbtxt`: faults of loading, and a delay.
 //! - [`command`]: the language of an optional BYTES input named `COMMAND`: faults of one request.
+//! - `device`: a device that is only counted.
 //! - `fault`: carries them out.
 //! - [`objects`]: attacks on the memory that is shared with the supervisor.
 //! - `hoard`: processes, threads, descriptors and memory objects without end.
@@ -15,6 +16,7 @@
 
 pub mod calls;
 pub mod command;
+mod device;
 mod fault;
 mod hoard;
 mod model;

@@ -4,13 +4,14 @@ use proto::control::LoadSpec;
 use shared::elements::Elements;
 use shared::tensor::{Shape, TensorSpec};
 
-use crate::engine::echo::command::{Attack, Command, Hang};
+use crate::engine::echo::command::{Attack, Command, DeviceCommand, Hang};
+use crate::engine::echo::device::{Ahead, FakeDevice};
 use crate::engine::echo::fault;
 use crate::engine::echo::hoard::Hoard;
 use crate::engine::echo::objects::{Damage, Object};
 use crate::engine::echo::settings::Settings;
 use crate::engine::{
-    Engine, EngineError, InputView, LoadError, Outputs, PlannedOutput, Request, Schema,
+    DeviceUse, Engine, EngineError, InputView, LoadError, Outputs, PlannedOutput, Request, Schema,
 };
 
 /// The input whose content is a command.
@@ -28,7 +29,8 @@ pub fn load(spec: &LoadSpec) -> Result<Box<dyn Engine>, LoadError> {
     }
     let memory = fault::allocate(settings.allocate_bytes);
     let memory = memory.ok_or_else(|| LoadError::Transient("no memory for allocate_mb".into()))?;
-    Ok(Box::new(Echo::new(spec, settings, memory)?))
+    let device = FakeDevice::load(spec, &settings.device)?;
+    Ok(Box::new(Echo::new(spec, settings, memory, device)?))
 }
 
 #[derive(Debug)]
@@ -41,10 +43,17 @@ struct Echo {
     /// What `allocate_mb` and `leak` hold.
     held: Vec<Vec<u8>>,
     hoard: Hoard,
+    /// `None` on the CPU.
+    device: Option<FakeDevice>,
 }
 
 impl Echo {
-    fn new(spec: &LoadSpec, settings: Settings, memory: Vec<u8>) -> Result<Self, LoadError> {
+    fn new(
+        spec: &LoadSpec,
+        settings: Settings,
+        memory: Vec<u8>,
+        device: Option<FakeDevice>,
+    ) -> Result<Self, LoadError> {
         let schema = complete(&spec.inputs, &spec.outputs);
         let (commands, sources): (Vec<_>, Vec<_>) =
             schema.inputs.iter().zip(0_u32..).partition(|(input, _)| input.name == COMMAND);
@@ -65,7 +74,7 @@ impl Echo {
         let command = commands.first().map(|&(_, index)| index);
         let sources = sources.iter().map(|&(_, index)| index).collect();
         let (held, hoard) = (vec![memory], Hoard::default());
-        Ok(Self { settings, sources, command, held, hoard, schema })
+        Ok(Self { settings, sources, command, held, hoard, device, schema })
     }
 
     fn command(&self, request: &Request<'_>) -> Result<Command, EngineError> {
@@ -109,6 +118,10 @@ impl Echo {
                 self.hoard.fill(bytes, name).map_err(EngineError::Model)?;
             }
             Command::Variable(name) => fault::print_variable(&name),
+            Command::Device(command) => match &mut self.device {
+                Some(device) => device.obey(&command)?,
+                None => return Err(EngineError::InvalidInput("there is no device".into())),
+            },
             Command::Probe(probe) => probe.attempt().map_err(EngineError::Model)?,
         }
         Ok(1)
@@ -140,7 +153,14 @@ impl Engine for Echo {
         request: &Request<'_>,
         outputs: &mut dyn Outputs,
     ) -> Result<(), EngineError> {
+        let ahead = self.device.as_mut().and_then(|device| device.take_ahead(request.id));
+        if let Some(device) = &mut self.device {
+            device.begin(request)?;
+        }
         let command = self.command(request)?;
+        if ahead.is_none() && command == Command::Device(DeviceCommand::Ahead) {
+            return Err(EngineError::Model("the inputs were not prefetched".into()));
+        }
         let times = self.obey(command, outputs)?;
         fault::delay(self.settings.delay);
         let wanted = (0_u32..).take(self.sources.len()).filter(|&i| request.wants(i));
@@ -149,7 +169,8 @@ impl Engine for Echo {
         for i in wanted {
             let source = self.source(request, i)?;
             plan.push(planned(i, &source, times)?);
-            sources.push(source.bytes);
+            let prefetched = ahead.as_ref().and_then(|ahead: &Ahead| ahead.input(source.index));
+            sources.push(prefetched.unwrap_or(source.bytes));
         }
         for (bytes, source) in outputs.place(&plan)?.bytes.into_iter().zip(sources) {
             for part in bytes.chunks_exact_mut(source.len().max(1)) {
@@ -157,6 +178,30 @@ impl Engine for Echo {
             }
         }
         Ok(())
+    }
+
+    fn on_device(&self) -> Option<DeviceUse> {
+        self.device.as_ref().map(FakeDevice::used)
+    }
+
+    fn trim(&mut self) {
+        if let Some(device) = &mut self.device {
+            device.trim();
+        }
+    }
+
+    fn overlaps(&self) -> bool {
+        self.device.as_ref().is_some_and(FakeDevice::overlaps)
+    }
+
+    fn prefetch(&mut self, request: &Request<'_>) {
+        if let Some(device) = &mut self.device {
+            device.prefetch(request);
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), EngineError> {
+        self.device.as_mut().map_or(Ok(()), FakeDevice::settle)
     }
 }
 

@@ -14,7 +14,7 @@ fn signature(source: &str) -> Signature {
     let answer = unsafe { bulkhead_test_define(source.as_ptr(), text.as_ptr()) };
     // SAFETY: the answer is fresh from the shim.
     unsafe { ffi::check(answer) }.unwrap();
-    let model = Model::load(&path, tch::Device::Cpu).unwrap();
+    let model = Model::load(&path, Some(tch::Device::Cpu)).unwrap();
     Signature::parse(&model.describe().unwrap()).unwrap()
 }
 

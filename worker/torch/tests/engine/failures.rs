@@ -6,6 +6,16 @@ use worker::engine::{EngineError, LoadError};
 
 use crate::support::{DOUBLE, Draft, Loaded, fp32, given, model};
 
+#[test]
+fn on_the_cpu_there_is_no_device_and_nothing_overlaps() {
+    let mut model = model(DOUBLE).load();
+    assert_eq!(model.engine.on_device(), None);
+    assert!(!model.engine.overlaps());
+    model.engine.trim();
+    model.engine.settle().unwrap();
+    still_answers(&mut model);
+}
+
 fn still_answers(model: &mut Loaded) {
     assert_eq!(model.infer(&[fp32(&[1], &[1.0])]).unwrap()[0].fp32(), [2.0]);
 }
@@ -116,6 +126,7 @@ fn without_cuda_libraries_a_cuda_model_is_refused() {
         LoadError::Permanent(message) | LoadError::Transient(message) => {
             assert!(message.contains("CUDA"), "{message}");
         }
+        other @ (LoadError::DeviceOutOfMemory(_) | LoadError::DeviceFault(_)) => panic!("{other}"),
     }
 }
 

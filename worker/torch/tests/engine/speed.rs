@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use shared::id::RequestId;
 use worker::engine::{Outputs, PlaceError, Placed, PlannedOutput, Request};
 
 use crate::support::{Draft, fp32, model, say};
@@ -33,7 +34,10 @@ fn print_time(name: &str, draft: Draft) {
     let mut times = Vec::new();
     for _ in 0..2000 {
         let start = Instant::now();
-        model.engine.infer(&Request { inputs: &inputs, wanted: 1 }, &mut slot).unwrap();
+        model
+            .engine
+            .infer(&Request { id: RequestId(0), inputs: &inputs, wanted: 1 }, &mut slot)
+            .unwrap();
         times.push(start.elapsed());
     }
     say(&format!("{name}: {:?} a call", median(&mut times[200..])));

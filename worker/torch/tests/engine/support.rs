@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use memmap2::{Mmap, MmapMut};
 use proto::control::{Device, LoadSpec};
+use shared::id::RequestId;
 use shared::tensor::{DataType, Shape, TensorSpec};
 use tempfile::TempDir;
 use worker::engine::{
@@ -210,7 +211,7 @@ impl Loaded {
         wanted: u64,
     ) -> Result<Vec<Answer>, EngineError> {
         let mut reply = Reply::default();
-        self.engine.infer(&Request { inputs, wanted }, &mut reply)?;
+        self.engine.infer(&Request { id: RequestId(0), inputs, wanted }, &mut reply)?;
         Ok(reply.answers())
     }
 

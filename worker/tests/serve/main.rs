@@ -1,5 +1,6 @@
 //! The real worker process against a supervisor that is just large enough.
 
+mod device;
 mod harness;
 
 use std::os::fd::AsFd;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
 use proto::codec;
 use proto::control::{
-    Attach, Command, Confinement, Device, Fact, HANDSHAKE_VERSION, Handover, Hello, Level,
-    LoadSpec, Measure, WorkerExit,
+    Attach, Command, Confinement, Device, DeviceMemory, Fact, HANDSHAKE_VERSION, Handover, Hello,
+    Level, LoadSpec, Loaded, Measure, Segments, WorkerExit,
 };
 use shared::id::{Generation, InstanceId, ModelName, ModelVersion, RequestId, WorkerId};
 use shared::ring::consumer::{ResponseArena, ResponseConsumer};
@@ -141,14 +141,25 @@ pub(crate) fn spec(parameters: &[(&str, &str)]) -> LoadSpec {
     }
 }
 
+/// The model of [`spec`] on a device, of which it may have 200 MiB and its allocator 100.
+pub(crate) fn on_device(parameters: &[(&str, &str)]) -> LoadSpec {
+    let memory = DeviceMemory { quota: 200 << 20, segments: Segments::Fixed };
+    LoadSpec { device: Device::Cuda(0), device_memory: Some(memory), ..spec(parameters) }
+}
+
 /// A worker that serves the model of [`spec`].
 pub(crate) fn serve() -> Worker {
+    serve_spec(spec(&[])).0
+}
+
+/// A worker that serves a model, and what it said of it.
+pub(crate) fn serve_spec(spec: LoadSpec) -> (Worker, Loaded) {
     let mut worker = handshake();
-    worker.commands.send(Command::Load(spec(&[]))).unwrap();
+    worker.commands.send(Command::Load(spec)).unwrap();
     worker.confined();
     let (fact, _) = worker.fact();
-    assert!(matches!(fact, Fact::Loaded(_)), "{fact:?}");
-    worker
+    let Fact::Loaded(loaded) = fact else { panic!("{fact:?}") };
+    (worker, loaded)
 }
 
 impl Worker {
@@ -220,6 +231,11 @@ impl Worker {
         let reply = self.reply();
         assert_eq!(reply.completion.request.0, request);
         reply
+    }
+
+    /// What a worker that has ended has left to be read.
+    pub(crate) fn completions(&mut self) -> Vec<ResponseDescriptor> {
+        std::iter::from_fn(|| self.up.next(&self.responses).unwrap()).collect()
     }
 
     /// The next completion; nobody rings here, it is looked for.
