@@ -90,14 +90,15 @@ fn ends(fault: Fault, of: Victim) -> BTreeSet<&'static str> {
 }
 
 fn by_signal(signal: Signal) -> &'static [&'static str] {
-    match signal {
-        Signal::SIGKILL => &["SIGKILL"],
-        Signal::SIGSEGV => &["SIGSEGV"],
-        Signal::SIGABRT => &["SIGABRT"],
-        Signal::SIGTERM => &["SIGTERM"],
-        // It may have been about to load.
-        _stopped => &["hang", "start_timeout"],
-    }
+    let named: [(Signal, &[&str]); 4] = [
+        (Signal::SIGKILL, &["SIGKILL"]),
+        (Signal::SIGSEGV, &["SIGSEGV"]),
+        (Signal::SIGABRT, &["SIGABRT"]),
+        (Signal::SIGTERM, &["SIGTERM"]),
+    ];
+    let found = named.iter().find(|(name, _)| *name == signal);
+    // Stopped: it may have been about to load.
+    found.map_or(&["hang", "start_timeout"], |(_, kinds)| kinds)
 }
 
 fn by_command(command: &str) -> &'static [&'static str] {
