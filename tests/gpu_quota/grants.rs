@@ -37,6 +37,29 @@ fn instances_of_a_version_are_spread_and_models_packed() {
 }
 
 #[test]
+fn operators_are_shown_who_holds_what() {
+    let gpus = Gpus::new(&["GPU-a", "GPU-b"]);
+    let server = gpus.server().echo("m", &on_gpu()).start();
+    seat(&server, "m", 1);
+    let parsed = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let quota = parsed(server.told(&["quota", "--json"]));
+    let account = &quota["devices"][0];
+    assert_eq!((&account["id"], account["used"].as_u64()), (&"GPU-a".into(), Some(4 * GIB)));
+    let holder =
+        serde_json::json!({"model": "m", "version": 1, "bytes": 4 * GIB, "leaving": false});
+    assert_eq!(account["holders"], serde_json::json!([holder]));
+    assert_eq!(quota["devices"][1]["holders"], serde_json::json!([]));
+    assert!(server.told(&["quota"]).contains("  m 1"));
+    let status = parsed(server.told(&["status", "--json"]));
+    let device = &status["devices"]["devices"][0];
+    assert_eq!(
+        (device["granted"].as_u64(), device["grantable"].as_u64()),
+        (Some(4 * GIB), Some(10 * GIB))
+    );
+    assert!(server.told(&["status", "m"]).contains("of 4.0 GiB"));
+}
+
+#[test]
 fn what_does_not_fit_is_denied_with_the_numbers_until_it_does() {
     let gpus = Gpus::new(&["GPU-a"]);
     let server = gpus
