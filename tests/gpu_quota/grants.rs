@@ -182,3 +182,20 @@ fn a_silent_driver_ends_nobody_and_grants_nothing_until_it_answers() {
     tests::wait::until_true("a grant", || server.client().load("later").status == 200);
     assert_eq!(server.worker("m"), worker);
 }
+
+#[test]
+fn a_restart_that_finds_no_room_keeps_the_worker_unless_its_room_will_do() {
+    let gpus = Gpus::new(&["GPU-a"]);
+    let server = gpus.server().echo("m", &on_gpu()).set("worker.gpu_memory_limit", "6GiB").start();
+    let load = server.load_on("m");
+    server.told(&["restart", "m"]);
+    let worker = server.worker("m");
+    assert_eq!(worker.generation, 2, "there was no room for two");
+    gpus.say(&gpus.idle().hangs("*"));
+    server.logs().wait_for("silence", |event| event["message"] == "the GPU driver is silent");
+    let error = server.told_otherwise(&["restart", "m"], 8);
+    assert!(error.contains("the GPU driver does not answer"), "{error}");
+    assert_eq!(server.worker("m"), worker);
+    load.assert_no_errors();
+    gpus.say(&gpus.idle());
+}

@@ -343,7 +343,7 @@ impl Keeper {
     /// The new set does not serve: the old one stays.
     async fn reject(&mut self) {
         let Some(set) = self.incoming.take() else { return };
-        if set.purpose == Purpose::Restart && set.was_denied() {
+        if set.purpose == Purpose::Restart && set.was_denied() && self.would_find_room() {
             self.retire(set).await;
             return self.begin_renewal().await;
         }

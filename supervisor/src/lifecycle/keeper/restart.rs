@@ -7,6 +7,7 @@ use shared::id::ModelVersion;
 use tracing::info;
 
 use super::{Done, Keeper, Set};
+use crate::device::Device;
 use crate::lifecycle::instance::{Gone, Instance};
 use crate::lifecycle::{Availability, Event};
 use crate::request::{RequestError, What};
@@ -68,6 +69,21 @@ impl Keeper {
         }
         self.loading.retain(|waiting| !waiting.is_closed());
         self.loading.push(done);
+    }
+
+    /// Whether the room that a worker of the current set gives up can be its successor's: a driver that does
+    /// not answer, or a device that is suspect, has none for anybody.
+    pub(super) fn would_find_room(&self) -> bool {
+        let report = self.kit.quotas.report();
+        let good = |device: &Device| {
+            let balance = report.devices.iter().find(|balance| balance.device.id == device.id);
+            self.kit.quotas.has_device() && balance.is_some_and(|balance| !balance.suspect)
+        };
+        let workers = self.current.iter().flat_map(|set| set.versions.values());
+        let workers = workers.flat_map(|version| version.instances());
+        let mut places =
+            workers.filter_map(|instance| instance.view().worker?.device).map(|view| view.place);
+        places.all(|place| place.devices.iter().all(good))
     }
 
     /// There was no room for another set.
