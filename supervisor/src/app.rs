@@ -1,16 +1,18 @@
 //! The composition root: the only file that knows every part.
 //!
-//! `build` binds and connects, `run` serves until a signal, then drains. Nothing is bound before
-//! the configuration was checked.
+//! `build` binds and connects, `run` serves until a signal or an operator says so, then drains. Nothing
+//! is bound before the configuration was checked.
 //!
 //! - `listen`: the sockets that are served, whoever opened them.
 //! - `manager`: what a service manager is told while the server runs.
+//! - `operators`: who is heard at the admin socket.
 //! - `drain`: the way out.
 //! - `reload`: the configuration, read again.
 
 mod drain;
 mod listen;
 mod manager;
+mod operators;
 mod reload;
 
 use std::io;
@@ -29,8 +31,10 @@ use tracing::{error, info, warn};
 use self::drain::Drain;
 use self::listen::Listening;
 use self::manager::ServiceManager;
+use self::operators::Operators;
 use self::reload::Changes;
 pub use self::reload::{Phase, Reloader, Rereading};
+use crate::admin::BindError;
 use crate::config::Config;
 use crate::device::{Devices, kin};
 use crate::enclosure::{EnclosureError, Enclosures};
@@ -45,7 +49,7 @@ use crate::lifecycle::catalog::Catalog;
 use crate::lifecycle::instance::Kit;
 use crate::overview::{Overview, Parts};
 use crate::process::turns::{self, Turns};
-use crate::process::{Family, Spawner};
+use crate::process::{Family, Journals, Spawner};
 use crate::quota::{Capacity, Quotas, Sources};
 use crate::route::{Demand, Routes};
 use crate::status::Board;
@@ -73,6 +77,12 @@ pub enum StartError {
     Bind(SocketAddr, #[source] io::Error),
     #[error("cannot listen on metrics.listen = {0}")]
     BindMetrics(SocketAddr, #[source] io::Error),
+    #[error("admin.group = {0}: there is no such group")]
+    Group(String),
+    #[error("cannot listen on admin.socket = {}", .0.display())]
+    Admin(PathBuf, #[source] BindError),
+    #[error("cannot write admin.audit_log = {}", .0.display())]
+    Audit(PathBuf, #[source] io::Error),
     #[error(transparent)]
     Traces(NotStarted),
     #[error("cannot write runtime_file = {}", .0.display())]
@@ -96,6 +106,7 @@ pub struct App {
     routes: Routes,
     wishes: mpsc::Receiver<Demand>,
     traces: Traces,
+    operators: Operators,
     _runtime_file: RuntimeFile,
 }
 
@@ -133,6 +144,7 @@ impl App {
         let http = Listening::http(&config.http, &mut activation)?;
         let metrics = Listening::metrics(&config.metrics, &mut activation)?;
         activation.close_the_rest();
+        let operators = Operators::expect(&config, rereading.origin.clone())?;
         // Answers while the rest is made.
         let devices = Devices::start(&config.devices);
         let spawner = Spawner::start().map_err(StartError::Spawner)?;
@@ -151,6 +163,7 @@ impl App {
             board: Board::default(),
             archive: Archive::default(),
             stats: routes.stats().clone(),
+            journals: Journals::default(),
             binaries: program.parent().map(PathBuf::from).unwrap_or_default(),
         };
         let metrics_address = metrics.as_ref().map(|metrics| metrics.address);
@@ -168,6 +181,7 @@ impl App {
             routes,
             wishes,
             traces,
+            operators,
             _runtime_file: file,
         })
     }
@@ -176,12 +190,13 @@ impl App {
     pub async fn run(mut self) -> Exit {
         tokio::spawn(self.routes.stats().clone().keep_turning());
         let overview = self.overview();
-        let metrics = self.serve_metrics(overview);
+        let metrics = self.serve_metrics(overview.clone());
         let Self { config, http, mut signals, rereading, kit, routes, wishes, traces, .. } = self;
         let patience = config.repository.required_timeout;
-        let enclosures = kit.enclosures.clone();
+        let (enclosures, board) = (kit.enclosures.clone(), kit.board.clone());
         let parts = (kit.quotas.clone(), traces.clone());
         let (reloader, changes) = Reloader::new(&config, rereading, &routes, parts, http.address);
+        let mut operators = self.operators.hear(overview, (&kit, &routes), &reloader);
         let Changes { models: orders, http: settings } = changes;
         let turnover = Arc::new(Turnover::default());
         let deps = http_deps(&settings, &routes, &traces, &turnover);
@@ -206,8 +221,7 @@ impl App {
         let notifier = manager.notifier();
         tokio::spawn(reload::on_hangup(Arc::clone(&hangups), reloader.clone(), notifier));
         let manager = tokio::spawn(manager.keep_told(vec![main_pulse, catalog_pulse, http_pulse]));
-        let shown_at = metrics.as_ref().map(|(_, address)| tracing::field::display(*address));
-        info!(http = %address, metrics = shown_at, pid = std::process::id(), "listening");
+        say_listening(address, metrics.as_ref().map(|(_, address)| *address));
 
         let signal = loop {
             tokio::select! {
@@ -215,6 +229,7 @@ impl App {
                     Asked::End(signal) => break signal,
                     Asked::Reload => hangups.notify_one(),
                 },
+                () = operators.drain() => break "an operator",
                 () = turning.answer() => fault::hang("main_loop"),
                 // Neither ends by itself: a server that is up and deaf is worse than one that is gone.
                 _bug = &mut http => return failed("the HTTP front end has ended"),
@@ -222,19 +237,17 @@ impl App {
             }
         };
         let shutdown = reloader.config().shutdown.clone();
-        let drain = Drain { routes, turnover, shutdown, stop, http, end };
+        let drain = Drain { routes, board, hangups, turnover, shutdown, stop, http, end };
         let (exit, tally) = drain.run(signal, &mut signals).await;
         // Whoever looked on has seen the drain.
-        if let Some((metrics, _)) = metrics {
-            metrics.abort();
-        }
+        metrics.iter().for_each(|(task, _)| task.abort());
         // It ends when no process is left.
         let _late = timeout(LAST_KILLS, catalog).await;
         enclosures.settle(LAST_FOLDERS).await;
         manager.abort();
+        operators.dismiss().await;
         traces.flush(LAST_TRACES).await;
-        let Tally { finished, refused, broken_off, .. } = tally;
-        info!(?exit, finished, refused, broken_off, "ended");
+        say_ended(exit, tally);
         exit
     }
 }
@@ -244,6 +257,9 @@ impl App {
     fn overview(&self) -> Overview {
         let metrics = self.metrics.as_ref().map(|metrics| ("metrics", metrics.address));
         let listens = [("http", self.http.address)].into_iter().chain(metrics);
+        let listens = listens.map(|(name, at)| (name.to_owned(), at.to_string()));
+        let admin = self.config.admin.socket.as_ref();
+        let admin = admin.map(|path| ("admin".to_owned(), path.display().to_string()));
         Overview::new(Parts {
             board: self.kit.board.clone(),
             routes: self.routes.clone(),
@@ -251,7 +267,7 @@ impl App {
             quotas: self.kit.quotas.clone(),
             spawner: self.kit.spawner.clone(),
             host: watch_host(),
-            listens: listens.map(|(name, at)| (name.to_owned(), at.to_string())).collect(),
+            listens: listens.chain(admin).collect(),
             started: self.started,
         })
     }
@@ -298,6 +314,16 @@ fn take_orphans() {
     if let Err(error) = Family::take_orphans() {
         warn!(%error, "processes that workers leave behind will not be found");
     }
+}
+
+fn say_listening(http: SocketAddr, metrics: Option<SocketAddr>) {
+    let metrics = metrics.map(tracing::field::display);
+    info!(%http, metrics, pid = std::process::id(), "listening");
+}
+
+fn say_ended(exit: Exit, tally: Tally) {
+    let Tally { finished, refused, broken_off, .. } = tally;
+    info!(?exit, finished, refused, broken_off, "ended");
 }
 
 fn failed(what: &'static str) -> Exit {

@@ -1,16 +1,36 @@
-//! The command line.
+//! The command line: what can be said. Help, manual pages and completions are made of it.
+
+mod operate;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub use operate::{
+    ConfigCommand, Drain, Exits, Logs, Model, Operate, Reach, Reload, Shown, Status, Unload,
+};
 
 /// A multi-model inference server in which a fault has a radius of one model.
 #[derive(Debug, Parser)]
-#[command(name = "bulkhead", version, about)]
+#[command(name = "bulkhead", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// As `exit::Exit` has them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for `serve`: drained and ended as asked
+  1  something failed while running
+  2  the configuration or the command line is wrong
+  3  a listener or a file that the server needs could not be had
+  4  a second signal ended the server before everything had drained
+  5  no server answers at the admin socket
+  6  the server does not take commands from this user
+  7  the server knows no model of that name
+  8  the server could not do what it was told";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -20,6 +40,15 @@ pub enum Command {
     Check(Check),
     /// List the processors and GPUs of this machine, and who uses them.
     Devices(Devices),
+    #[command(flatten)]
+    Operate(Operate),
+    /// Print what a shell needs to complete this program's arguments.
+    Completions { shell: Shell },
+    /// Print a manual page, for man(7).
+    Man {
+        /// Of this command; without it, of the whole.
+        command: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -53,4 +82,16 @@ pub struct Devices {
     /// For programs.
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
 }

@@ -16,6 +16,14 @@ pub enum Exit {
     Start = 3,
     /// A second signal ended it before everything had drained.
     Forced = 4,
+    /// No server answers at the admin socket.
+    Unreachable = 5,
+    /// The server does not take commands from this user.
+    Refused = 6,
+    /// The server knows no model of that name.
+    UnknownModel = 7,
+    /// The server could not do what it was told.
+    Undone = 8,
 }
 
 impl From<Exit> for ExitCode {

@@ -1,10 +1,12 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod device;
 pub mod enclosure;
 pub mod exit;

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use shared::text::chain;
 use supervisor::app::{App, Rereading, runtime};
-use supervisor::cli::{Cli, Command};
+use supervisor::cli::{Cli, Command, Operate, Reach};
 use supervisor::config::{Config, Origin};
+use supervisor::console;
 use supervisor::exit::Exit;
 use supervisor::inventory::{Form, Inventory};
 use supervisor::telemetry::start_logs;
@@ -24,16 +26,26 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => {
             let origin = Origin::new(args.config.as_deref(), &args.set);
-            configured(args.config.as_deref(), &args.set, |config| serve(config, origin))
+            configured(&origin, |config| serve(config, origin.clone()))
         }
-        Command::Check(args) => configured(args.config.as_deref(), &args.set, |_| {
-            say("the configuration is good");
-            Ok(Exit::Ok)
-        }),
+        Command::Check(args) => {
+            let origin = Origin::new(args.config.as_deref(), &args.set);
+            configured(&origin, |_| {
+                say("the configuration is good");
+                Ok(Exit::Ok)
+            })
+        }
         Command::Devices(args) => {
             let form = if args.json { Form::Json } else { Form::Table };
-            configured(args.config.as_deref(), &args.set, |config| devices(&config, form))
+            let origin = Origin::new(args.config.as_deref(), &args.set);
+            configured(&origin, |config| devices(&config, form))
         }
+        Command::Operate(asked) => operate(&asked),
+        Command::Completions { shell } => {
+            let written = console::completions(shell, &mut std::io::stdout());
+            written.context("cannot write").map(|()| Exit::Ok)
+        }
+        Command::Man { command } => manual(command.as_deref()),
     };
     let exit = outcome.unwrap_or_else(|error| {
         say(&format!("bulkhead: {error:#}"));
@@ -44,17 +56,52 @@ fn main() -> ExitCode {
 
 /// Nothing is started before the whole configuration has been found good.
 fn configured(
-    file: Option<&Path>,
-    overrides: &[String],
+    origin: &Origin,
     run: impl FnOnce(Config) -> anyhow::Result<Exit>,
 ) -> anyhow::Result<Exit> {
-    match Config::load(file, overrides) {
+    match origin.load() {
         Ok(config) => run(config),
         Err(errors) => {
             say(&format!("bulkhead: {errors}"));
             Ok(Exit::Configuration)
         }
     }
+}
+
+/// A server is found by its configuration if its socket is not named.
+fn operate(asked: &Operate) -> anyhow::Result<Exit> {
+    let Reach { socket, config, set } = asked.reach().clone();
+    if let Some(socket) = socket {
+        return Ok(tell(asked, &socket));
+    }
+    configured(&Origin::new(config.as_deref(), &set), |config| match &config.admin.socket {
+        Some(socket) => Ok(tell(asked, socket)),
+        None => {
+            say("bulkhead: admin.socket is \"off\"; name a socket with --socket");
+            Ok(Exit::Configuration)
+        }
+    })
+}
+
+fn tell(asked: &Operate, socket: &Path) -> Exit {
+    match console::run(asked, socket) {
+        Ok(()) => Exit::Ok,
+        Err(trouble) => {
+            let exit = trouble.exit();
+            if exit != Exit::Ok {
+                say(&format!("bulkhead: {}", chain(&trouble)));
+            }
+            exit
+        }
+    }
+}
+
+fn manual(command: Option<&str>) -> anyhow::Result<Exit> {
+    if console::manual(command, &mut std::io::stdout()).context("cannot write")? {
+        return Ok(Exit::Ok);
+    }
+    say(&format!("bulkhead: there is no command {:?}", command.unwrap_or_default()));
+    Ok(Exit::Configuration)
 }
 
 fn serve(config: Config, origin: Origin) -> anyhow::Result<Exit> {

@@ -10,12 +10,12 @@ use std::time::SystemTime;
 use proto::admin::status::{
     Device, Devices as ShownDevices, Model, Server, ServerState, Status, Zygote,
 };
-use shared::id::ModelVersion;
+use shared::id::{ModelName, ModelVersion};
 use tokio::sync::watch;
 
 use crate::device::{Driver, Processes, Reading, Slice, Snapshot, State};
 use crate::process::Spawner;
-use crate::quota::{Granted, Quotas};
+use crate::quota::{DeviceBalance, Quotas};
 use crate::route::Routes;
 use crate::status::Board;
 use crate::system::Host;
@@ -47,6 +47,26 @@ impl Overview {
     #[must_use]
     pub fn status(&self) -> Status {
         Status { server: self.server(), models: self.models(), devices: self.devices() }
+    }
+
+    /// The same with one model alone; `None` if there is no such model.
+    #[must_use]
+    pub fn status_of(&self, model: &ModelName) -> Option<Status> {
+        let mut model = self.0.board.model(model)?;
+        self.add_traffic(&mut model);
+        Some(Status { server: self.server(), models: vec![model], devices: self.devices() })
+    }
+
+    /// Whether anything is known of a model of this name.
+    #[must_use]
+    pub fn knows(&self, model: &ModelName) -> bool {
+        self.0.board.model(model).is_some()
+    }
+
+    /// Hears of changes from now on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.board.changes()
     }
 
     /// All models, by name, with what is asked of them.
@@ -87,13 +107,16 @@ impl Overview {
     #[must_use]
     pub fn devices(&self) -> ShownDevices {
         let snapshot = self.snapshot();
-        let grants = self.0.quotas.grants();
+        let balances = self.0.quotas.report().devices;
         let driver = match &snapshot.driver {
             Driver::Absent(why) => why.clone(),
             Driver::Answers(version) => version.clone(),
             Driver::Silent => "silent".to_owned(),
         };
-        let shown = |reading| device(reading, grants.get(&reading.device.id).copied());
+        let shown = |reading: &Reading| {
+            let balance = balances.iter().find(|balance| balance.device.id == reading.device.id);
+            device(reading, balance)
+        };
         ShownDevices { driver, devices: snapshot.readings.iter().map(shown).collect() }
     }
 
@@ -136,7 +159,7 @@ impl Overview {
     }
 }
 
-fn device(reading: &Reading, grant: Option<Granted>) -> Device {
+fn device(reading: &Reading, balance: Option<&DeviceBalance>) -> Device {
     let Reading { device, state, memory, busy, processes } = reading;
     Device {
         id: device.id.to_string(),
@@ -152,8 +175,8 @@ fn device(reading: &Reading, grant: Option<Granted>) -> Device {
         },
         total: memory.map(|memory| memory.total),
         used: memory.map(|memory| memory.used),
-        granted: grant.map_or(0, |grant| grant.granted),
-        grantable: grant.map_or(0, |grant| grant.grantable),
+        granted: balance.map_or(0, |balance| balance.balance.used),
+        grantable: balance.map_or(0, |balance| balance.balance.capacity),
         busy_percent: *busy,
         blind: match processes {
             Processes::Seen(_) => None,
@@ -166,6 +189,7 @@ fn device(reading: &Reading, grant: Option<Granted>) -> Device {
 mod tests {
     use super::*;
     use crate::device::{Device as Found, DeviceId, Memory};
+    use crate::quota::Balance;
 
     #[test]
     fn what_is_not_known_of_a_device_is_not_zero() {
@@ -178,11 +202,18 @@ mod tests {
             busy: None,
             processes: Processes::Blind("no rights".to_owned()),
         };
-        let shown = device(&reading, Some(Granted { granted: 1, grantable: 2 }));
+        let balance = DeviceBalance {
+            device: reading.device.clone(),
+            balance: Balance { used: 1, capacity: 2 },
+            suspect: false,
+            held: Vec::new(),
+        };
+        let shown = device(&reading, Some(&balance));
         assert_eq!((shown.total, shown.used, shown.busy_percent), (None, None, None));
         assert_eq!((shown.granted, shown.grantable), (1, 2));
         assert_eq!(shown.blind.as_deref(), Some("no rights"));
         let seen = Reading { memory: Some(Memory { total: 9, used: 3 }), ..reading };
-        assert_eq!(device(&seen, None).used, Some(3));
+        let shown = device(&seen, None);
+        assert_eq!((shown.used, shown.granted, shown.grantable), (Some(3), 0, 0));
     }
 }

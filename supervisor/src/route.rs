@@ -181,7 +181,7 @@ impl ModelEntry {
     }
 }
 
-/// A wish of a front end.
+/// A wish of a front end, or of an operator.
 #[derive(Debug)]
 pub struct Demand {
     pub model: ModelName,
@@ -194,6 +194,10 @@ pub enum Wish {
     /// Load the model, or load it anew.
     Load,
     Unload(AnsweredWhen),
+    /// New workers, of the versions that are loaded.
+    Restart,
+    /// What is quarantined may try again.
+    Reset,
 }
 
 /// When an unload is answered.
@@ -418,6 +422,16 @@ impl Routes {
         self.wish(model, Wish::Unload(answered)).await
     }
 
+    /// Asks for new workers of a model and waits until they serve.
+    pub async fn restart(&self, model: &str) -> Result<(), RequestError> {
+        self.wish(model, Wish::Restart).await
+    }
+
+    /// Asks for what is quarantined of a model to try again, and waits until it serves.
+    pub async fn reset(&self, model: &str) -> Result<(), RequestError> {
+        self.wish(model, Wish::Reset).await
+    }
+
     async fn wish(&self, model: &str, wish: Wish) -> Result<(), RequestError> {
         let model = ModelName::new(model).map_err(|e| RequestError::invalid(e.to_string()))?;
         let (done, outcome) = oneshot::channel();
@@ -531,12 +545,16 @@ mod tests {
         let name = ModelName::new("m").unwrap();
         routes.require(BTreeSet::from([name.clone()]));
         assert!(!routes.server_ready(), "still loading");
-        assert_eq!((routes.waits_for(), routes.serving()), (vec![name.clone()], (0, 1)));
+        assert_eq!((routes.waits_for(), routes.was_ready()), (vec![name.clone()], false));
+        assert_eq!(routes.serving(), (0, 1));
         let changes = routes.changes();
         routes.update(&name, |m| m.dismissed = true);
         assert!(changes.has_changed().unwrap());
         assert!(routes.server_ready(), "nobody misses it");
         assert_eq!((routes.waits_for(), routes.serving()), (vec![], (0, 0)));
+        routes.update(&name, |m| m.dismissed = false);
+        assert_eq!((routes.server_ready(), routes.was_ready()), (false, true));
+        routes.update(&name, |m| m.dismissed = true);
         routes.drain();
         assert!(!routes.server_ready());
     }

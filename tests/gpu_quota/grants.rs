@@ -37,6 +37,29 @@ fn instances_of_a_version_are_spread_and_models_packed() {
 }
 
 #[test]
+fn operators_are_shown_who_holds_what() {
+    let gpus = Gpus::new(&["GPU-a", "GPU-b"]);
+    let server = gpus.server().echo("m", &on_gpu()).start();
+    seat(&server, "m", 1);
+    let parsed = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let quota = parsed(server.told(&["quota", "--json"]));
+    let account = &quota["devices"][0];
+    assert_eq!((&account["id"], account["used"].as_u64()), (&"GPU-a".into(), Some(4 * GIB)));
+    let holder =
+        serde_json::json!({"model": "m", "version": 1, "bytes": 4 * GIB, "leaving": false});
+    assert_eq!(account["holders"], serde_json::json!([holder]));
+    assert_eq!(quota["devices"][1]["holders"], serde_json::json!([]));
+    assert!(server.told(&["quota"]).contains("  m 1"));
+    let status = parsed(server.told(&["status", "--json"]));
+    let device = &status["devices"]["devices"][0];
+    assert_eq!(
+        (device["granted"].as_u64(), device["grantable"].as_u64()),
+        (Some(4 * GIB), Some(10 * GIB))
+    );
+    assert!(server.told(&["status", "m"]).contains("of 4.0 GiB"));
+}
+
+#[test]
 fn what_does_not_fit_is_denied_with_the_numbers_until_it_does() {
     let gpus = Gpus::new(&["GPU-a"]);
     let server = gpus
@@ -158,4 +181,21 @@ fn a_silent_driver_ends_nobody_and_grants_nothing_until_it_answers() {
     gpus.say(&gpus.idle());
     tests::wait::until_true("a grant", || server.client().load("later").status == 200);
     assert_eq!(server.worker("m"), worker);
+}
+
+#[test]
+fn a_restart_that_finds_no_room_keeps_the_worker_unless_its_room_will_do() {
+    let gpus = Gpus::new(&["GPU-a"]);
+    let server = gpus.server().echo("m", &on_gpu()).set("worker.gpu_memory_limit", "6GiB").start();
+    let load = server.load_on("m");
+    server.told(&["restart", "m"]);
+    let worker = server.worker("m");
+    assert_eq!(worker.generation, 2, "there was no room for two");
+    gpus.say(&gpus.idle().hangs("*"));
+    server.logs().wait_for("silence", |event| event["message"] == "the GPU driver is silent");
+    let error = server.told_otherwise(&["restart", "m"], 8);
+    assert!(error.contains("the GPU driver does not answer"), "{error}");
+    assert_eq!(server.worker("m"), worker);
+    load.assert_no_errors();
+    gpus.say(&gpus.idle());
 }

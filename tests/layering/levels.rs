@@ -47,14 +47,17 @@ const PACKAGES: &[Package] = &[
             ("quota", 3),
             // Writes down what devices say.
             ("inventory", 3),
+            // Talks to a server from outside.
+            ("console", 3),
             ("schedule", 3),
             // Checks a request against a model, in the words of `request`.
             ("schema", 3),
             ("route", 4),
             ("admission", 5),
             ("lifecycle", 5),
-            // Puts together what others know.
+            // Asks whoever knows a part of it, for whoever shows it.
             ("overview", 5),
+            ("admin", 6),
             ("frontend", 6),
             ("app", 7),
             ("main", 8),

@@ -2,6 +2,7 @@
 //!
 //! - [`supervisor`]: a server of the test's own, in a temporary folder, on a free port.
 //! - [`models`]: its model repository.
+//! - [`admin`]: its operators, on their socket and at a prompt.
 //! - [`client`]: HTTP to it, down to single bytes; [`aside`]: on a thread of its own.
 //! - [`load`]: steady requests beside what a test does.
 //! - [`workers`]: its worker processes, as `/proc` shows them.
@@ -22,6 +23,7 @@
 //! The harness panics with a reason where the server could not be started or observed; what is
 //! under test it hands back.
 
+pub mod admin;
 pub mod aside;
 pub mod browser;
 pub mod cgroups;
@@ -40,6 +42,7 @@ pub mod supervisor;
 pub mod wait;
 pub mod workers;
 
+pub use admin::{Operator, Prompt};
 pub use aside::Aside;
 pub use browser::{Browser, Look};
 pub use client::{Client, Infer, Response};

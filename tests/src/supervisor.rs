@@ -1,10 +1,10 @@
 //! A server of the test's own: the real binary, in a temporary folder, on a port that was free.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -238,10 +238,13 @@ fn write_config(folder: &Path, text: &str, repository: &Repository) {
 /// The programs once more, below `folder`: a build is often in a home that is closed to others.
 fn programs_for_others(folder: &Path) -> PathBuf {
     let programs = folder.join("bin");
-    fs::create_dir(&programs).expect("the folder is ours");
+    fs::create_dir_all(&programs).expect("the folder is ours");
     let built = |program: &&str| binaries().join(program).is_file();
     for program in PROGRAMS.into_iter().chain(FURTHER_PROGRAMS.into_iter().filter(built)) {
         let (from, to) = (binaries().join(program), programs.join(program));
+        if to.exists() {
+            continue;
+        }
         // A copy only where the two are on different filesystems: it takes its time.
         fs::hard_link(&from, &to)
             .or_else(|_| fs::copy(&from, &to).map(drop))
@@ -351,6 +354,20 @@ impl Supervisor {
     /// Where its workers have their scratch folders.
     pub fn scratch(&self) -> PathBuf {
         self.folder.path().join(".run/scratch")
+    }
+
+    /// The folder in which it was started.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Makes the programs and the server's folder open to other users, and says where the programs are.
+    pub fn open_to_others(&self) -> PathBuf {
+        let everybody = Permissions::from_mode(0o755);
+        for folder in [self.folder.path().to_owned(), self.folder.path().join(".run")] {
+            fs::set_permissions(folder, everybody.clone()).expect("the folder is ours");
+        }
+        programs_for_others(self.folder.path())
     }
 
     pub fn open_descriptors(&self) -> usize {

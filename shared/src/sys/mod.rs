@@ -5,6 +5,7 @@ pub mod futex;
 pub mod inherit;
 pub mod memfd;
 pub mod nvml_limits;
+pub mod peer;
 pub mod pidfd;
 pub mod process;
 pub mod slice;

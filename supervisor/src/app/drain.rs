@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tracing::{info, warn};
@@ -13,7 +13,8 @@ use crate::exit::Exit;
 use crate::frontend::http::{Tally, Turnover};
 use crate::lifecycle::catalog::Ending;
 use crate::route::Routes;
-use crate::system::Signals;
+use crate::status::Board;
+use crate::system::{Asked, Signals};
 
 /// How long workers may take to end after the last connection, at least.
 const LAST_UNLOADS: Duration = Duration::from_secs(2);
@@ -22,6 +23,9 @@ const LAST_UNLOADS: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Drain {
     pub(super) routes: Routes,
+    pub(super) board: Board,
+    /// Told of each SIGHUP, which is refused from now on.
+    pub(super) hangups: Arc<Notify>,
     pub(super) turnover: Arc<Turnover>,
     pub(super) shutdown: Shutdown,
     /// Ends new connections.
@@ -35,7 +39,7 @@ impl Drain {
     /// Until everything has ended, or a second signal asks to end at once. Says what became of the
     /// requests that there were from the first signal on.
     pub(super) async fn run(self, signal: &str, signals: &mut Signals) -> (Exit, Tally) {
-        let Self { routes, turnover, shutdown, stop, http, end } = self;
+        let Self { routes, board, hangups, turnover, shutdown, stop, http, end } = self;
         let before = turnover.tally();
         info!(
             signal,
@@ -44,6 +48,8 @@ impl Drain {
             "draining: not ready any more, requests in progress may finish"
         );
         routes.drain();
+        // Whoever watches is shown that.
+        board.changed();
         let drain = async {
             sleep(shutdown.grace).await;
             info!("draining: no new connections");
@@ -54,13 +60,23 @@ impl Drain {
         };
         let exit = tokio::select! {
             () = drain => Exit::Ok,
-            signal = signals.next_end() => {
+            signal = next_end(signals, &hangups) => {
                 warn!(signal, "second signal: workers are killed");
                 let _ended = end.send(Ending::Kill).await;
                 Exit::Forced
             }
         };
         (exit, turnover.tally().at_the_end().since(&before))
+    }
+}
+
+/// Waits for the next signal that asks for an end, and names it.
+async fn next_end(signals: &mut Signals, hangups: &Notify) -> &'static str {
+    loop {
+        match signals.next().await {
+            Asked::End(signal) => return signal,
+            Asked::Reload => hangups.notify_one(),
+        }
     }
 }
 

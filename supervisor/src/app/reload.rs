@@ -211,8 +211,12 @@ pub(super) async fn on_hangup(hangups: Arc<Notify>, reloader: Reloader, notifier
     loop {
         hangups.notified().await;
         info!(signal = "SIGHUP", "reading the configuration again");
-        // It has said itself what came of it.
-        let _logged = notifier.while_reloading(reloader.reload(Scope::Everything)).await;
+        let reload = reloader.reload(Scope::Everything);
+        // It says itself what comes of it. A manager that waits for the end is told of nothing else.
+        let _logged = match reloader.0.parts.routes.draining() {
+            true => reload.await,
+            false => notifier.while_reloading(reload).await,
+        };
     }
 }
 

@@ -13,11 +13,12 @@ use tracing_subscriber::EnvFilter;
 use super::check_models;
 use super::flat;
 use super::raw::{
-    Raw, RawDevices, RawHttp, RawLimits, RawLog, RawMetrics, RawRepository, RawShutdown, RawTraces,
+    Raw, RawAdmin, RawDevices, RawHttp, RawLimits, RawLog, RawMetrics, RawRepository, RawShutdown,
+    RawTraces,
 };
 use super::reader::Reader;
 use super::settings::{
-    Cgroup, Config, Devices, Http, Limits, Log, LogFormat, Metrics, NvmlLibrary, Repository,
+    Admin, Cgroup, Config, Devices, Http, Limits, Log, LogFormat, Metrics, NvmlLibrary, Repository,
     RepositoryControl, Required, Shutdown, Startup, Symlinks, Traces,
 };
 use super::value::Size;
@@ -36,6 +37,8 @@ const MODELS: RangeInclusive<u32> = 1..=10_000;
 const WORKERS: RangeInclusive<u32> = 1..=10_000;
 const ARENA_MEMORY: RangeInclusive<Size> = Size(1 << 20)..=Size(1 << 44);
 const THREADS: RangeInclusive<u16> = 1..=256;
+const OPERATORS: RangeInclusive<u32> = 1..=1024;
+const ADMIN_SOCKET: &str = ".run/admin.sock";
 const RUNTIME_FILE: &str = ".run/bulkhead.json";
 const SCRATCH: &str = ".run/scratch";
 const MEASURED: &str = ".run/measured.json";
@@ -61,6 +64,7 @@ pub(super) fn check(reader: &mut Reader, raw: &Raw) -> Config {
         traces: traces(reader, &raw.traces),
         http: http(reader, &raw.http),
         metrics: metrics(reader, &raw.metrics),
+        admin: admin(reader, &raw.admin),
         limits,
         devices: devices(reader, &raw.devices),
         repository: repository(reader, &raw.repository),
@@ -203,6 +207,39 @@ fn metrics(reader: &mut Reader, raw: &RawMetrics) -> Metrics {
             default.max_connections,
         ),
     }
+}
+
+fn admin(reader: &mut Reader, raw: &RawAdmin) -> Admin {
+    let default = Admin::default();
+    let off = |raw: Option<&Value>| raw.and_then(Value::as_str) == Some("off");
+    let mut path = |key: &str, raw: Option<&Value>, default: &str| match off(raw) {
+        true => None,
+        false => Some(reader.path(key, raw, default)),
+    };
+    let socket = path("admin.socket", raw.socket.as_ref(), ADMIN_SOCKET);
+    let audit_log = raw.audit_log.as_ref().and_then(|raw| path("admin.audit_log", Some(raw), ""));
+    let group = reader.parsed(
+        "admin.group",
+        raw.group.as_ref(),
+        "\"none\" or the name of a group",
+        |value| value.as_str().filter(|name| is_name(name)).map(str::to_owned),
+    );
+    Admin {
+        socket,
+        group: group.filter(|name| name != "none"),
+        audit_log,
+        max_connections: reader.quantity(
+            "admin.max_connections",
+            raw.max_connections.as_ref(),
+            &OPERATORS,
+            default.max_connections,
+        ),
+    }
+}
+
+/// Of a group, as far as it can be told without asking the system.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':')
 }
 
 fn limits(reader: &mut Reader, raw: &RawLimits) -> Limits {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{
-    Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log, LogFormat,
-    Metrics, NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl, Required,
-    RestartSettings, Segments, Shutdown, SlotSize, Start, Startup, Symlinks, Traces,
+    Admin, Backoff, Cgroup, Confinement, Devices, GpuLimits, HostLimits, Http, Limits, Log,
+    LogFormat, Metrics, NvmlLibrary, OnOom, PoisonSettings, Repository, RepositoryControl,
+    Required, RestartSettings, Segments, Shutdown, SlotSize, Start, Startup, Symlinks, Traces,
     WorkerSettings,
 };
 
@@ -41,6 +41,13 @@ impl Default for Http {
 impl Default for Metrics {
     fn default() -> Self {
         Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8002))), max_connections: 64 }
+    }
+}
+
+/// Without `socket`, which is a path that starts at the configuration's folder.
+impl Default for Admin {
+    fn default() -> Self {
+        Self { socket: None, group: None, audit_log: None, max_connections: 32 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A configuration as a list of keys and values, each with what a change of it takes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use shared::id::ModelName;
 
@@ -39,6 +39,7 @@ impl Config {
         self.add_log_and_http(&mut list);
         self.add_traces(&mut list);
         self.add_metrics(&mut list);
+        self.add_admin(&mut list);
         self.add_limits(&mut list);
         self.add_devices(&mut list);
         self.add_repository(&mut list);
@@ -102,6 +103,20 @@ impl Config {
         let listen = listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
         list.add("metrics.listen", quote(&listen), Effect::Server);
         list.add("metrics.max_connections", max_connections.to_string(), Effect::Server);
+    }
+
+    fn add_admin(&self, list: &mut List) {
+        let admin = &self.admin;
+        let or = |file: Option<&PathBuf>| file.map_or_else(|| quote("off"), |file| path(file));
+        let group = admin.group.as_deref().unwrap_or("none");
+        for (key, value) in [
+            ("socket", or(admin.socket.as_ref())),
+            ("group", quote(group)),
+            ("audit_log", or(admin.audit_log.as_ref())),
+            ("max_connections", admin.max_connections.to_string()),
+        ] {
+            list.add(&format!("admin.{key}"), value, Effect::Server);
+        }
     }
 
     fn add_limits(&self, list: &mut List) {

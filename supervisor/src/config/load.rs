@@ -35,6 +35,12 @@ impl Origin {
         Self { file: file.map(Path::to_owned).or_else(default), overrides: overrides.to_vec() }
     }
 
+    /// `None` if there is none: all is as by default, but for what was set beside it.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// Reads the file and checks the whole.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
         Config::load(self.file.as_deref(), &self.overrides)

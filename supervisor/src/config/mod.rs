@@ -31,8 +31,8 @@ pub use error::{ConfigError, ConfigErrors};
 pub use flat::{Effect, Entry};
 pub use load::{DEFAULT_FILE, Origin};
 pub use settings::{
-    Backoff, Cgroup, Config, Confinement, Devices, Enabled, GpuLimits, HostLimits, Http, Limits,
-    Log, LogFormat, Metrics, ModelSettings, NvmlLibrary, OnOom, PoisonSettings, Repository,
+    Admin, Backoff, Cgroup, Config, Confinement, Devices, Enabled, GpuLimits, HostLimits, Http,
+    Limits, Log, LogFormat, Metrics, ModelSettings, NvmlLibrary, OnOom, PoisonSettings, Repository,
     RepositoryControl, Required, RestartSettings, Segments, Shutdown, SlotSize, Start, Startup,
     Symlinks, Traces, WorkerSettings,
 };

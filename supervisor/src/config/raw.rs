@@ -33,6 +33,7 @@ pub(super) struct Raw {
     pub(super) traces: RawTraces,
     pub(super) http: RawHttp,
     pub(super) metrics: RawMetrics,
+    pub(super) admin: RawAdmin,
     pub(super) limits: RawLimits,
     pub(super) devices: RawDevices,
     pub(super) repository: RawRepository,
@@ -50,6 +51,7 @@ impl Raw {
         "traces",
         "http",
         "metrics",
+        "admin",
         "limits",
         "devices",
         "repository",
@@ -76,6 +78,7 @@ section!(RawHttp {
 });
 
 section!(RawMetrics { listen, max_connections });
+section!(RawAdmin { socket, group, audit_log, max_connections });
 
 section!(RawLimits {
     max_body,

@@ -5,8 +5,8 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::raw::{
-    Raw, RawBackoff, RawDevices, RawHttp, RawLimits, RawLog, RawMetrics, RawModel, RawRepository,
-    RawRestart, RawShutdown, RawTraces, RawWorker,
+    Raw, RawAdmin, RawBackoff, RawDevices, RawHttp, RawLimits, RawLog, RawMetrics, RawModel,
+    RawRepository, RawRestart, RawShutdown, RawTraces, RawWorker,
 };
 
 /// What may stand below a key.
@@ -24,6 +24,7 @@ fn below(path: &[&str]) -> Below {
         ["traces"] => Below::Keys(RawTraces::KEYS.to_vec()),
         ["http"] => Below::Keys(RawHttp::KEYS.to_vec()),
         ["metrics"] => Below::Keys(RawMetrics::KEYS.to_vec()),
+        ["admin"] => Below::Keys(RawAdmin::KEYS.to_vec()),
         ["limits"] => Below::Keys(RawLimits::KEYS.to_vec()),
         ["devices"] => Below::Keys(RawDevices::KEYS.to_vec()),
         ["repository"] => Below::Keys(RawRepository::KEYS.to_vec()),

@@ -20,6 +20,7 @@ pub struct Config {
     pub traces: Traces,
     pub http: Http,
     pub metrics: Metrics,
+    pub admin: Admin,
     pub limits: Limits,
     pub devices: Devices,
     pub repository: Repository,
@@ -115,6 +116,18 @@ impl RepositoryControl {
             Self::Denied => false,
         }
     }
+}
+
+/// Where operators are heard, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// `None`: nowhere.
+    pub socket: Option<PathBuf>,
+    /// A group whose members may, beside root and the server's own user.
+    pub group: Option<String>,
+    /// Where changing commands are written down, beside the log.
+    pub audit_log: Option<PathBuf>,
+    pub max_connections: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

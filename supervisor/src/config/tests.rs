@@ -50,7 +50,10 @@ fn the_shipped_file_says_the_defaults_except_where_the_models_are() {
     let different: Vec<&str> =
         shipped_values.difference(&defaults).map(|(key, _)| key.as_str()).collect();
     // All but that of the models differ only in the folder of the configuration.
-    assert_eq!(different, ["devices.measured", "repository.paths", "runtime_file", "scratch"]);
+    assert_eq!(
+        different,
+        ["admin.socket", "devices.measured", "repository.paths", "runtime_file", "scratch"]
+    );
 }
 
 #[test]
@@ -345,9 +348,22 @@ fn without_any_file_the_defaults_hold() {
     assert_eq!(config.runtime_file, current.join(".run/bulkhead.json"));
     let defaults = load("");
     let (runtime_file, scratch) = (defaults.runtime_file.clone(), defaults.scratch.clone());
-    let devices = defaults.devices.clone();
+    let (devices, admin) = (defaults.devices.clone(), defaults.admin.clone());
     assert_eq!(config.devices.measured, current.join(".run/measured.json"));
-    assert_eq!(Config { runtime_file, scratch, devices, ..config }, defaults);
+    assert_eq!(config.admin.socket, Some(current.join(".run/admin.sock")));
+    assert_eq!(Config { runtime_file, scratch, devices, admin, ..config }, defaults);
+}
+
+#[test]
+fn operators_may_be_given_no_socket_a_group_and_a_file() {
+    let admin = load("admin.socket = \"off\"\nadmin.audit_log = \"off\"\n").admin;
+    assert_eq!((admin.socket, admin.group, admin.audit_log), (None, None, None));
+    let admin = load("[admin]\nsocket = \"/s\"\ngroup = \"ops\"\naudit_log = \"/a\"").admin;
+    assert_eq!((admin.socket, admin.audit_log), (Some("/s".into()), Some("/a".into())));
+    assert_eq!(admin.group.as_deref(), Some("ops"));
+    for bad in ["admin.group=a b", "admin.group=a:b", "admin.socket=3", "admin.max_connections=0"] {
+        assert!(load_with("", &[bad]).is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -20,6 +20,14 @@ impl Archive {
         self.lock().get(instance).cloned().unwrap_or_default()
     }
 
+    /// What is known of all instances of a model.
+    #[must_use]
+    pub fn of_model(&self, model: &ModelName) -> Vec<(InstanceId, Arc<History>)> {
+        let histories = self.lock();
+        let of_model = histories.iter().filter(|(instance, _)| instance.model == *model);
+        of_model.map(|(instance, history)| (instance.clone(), Arc::clone(history))).collect()
+    }
+
     /// Adds an end that was seen now.
     pub(super) fn add(&self, instance: &InstanceId, record: &ExitRecord, last_words: LastWords) {
         let mut histories = self.lock();

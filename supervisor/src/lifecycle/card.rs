@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use proto::admin::reply::InstanceExits;
 use proto::admin::status as shown;
 use proto::control::Taken;
+use shared::id::InstanceId;
 
-use super::history::PastExit;
+use super::history::{History, PastExit};
 use super::instance::{DeviceView, InstanceView, WorkerView};
 use crate::health::DeviceUse;
 
@@ -73,6 +75,17 @@ fn on_device(view: &DeviceView) -> shown::OnDevice {
         enforcement: view.enforcement.to_string(),
         not_hard: view.not_hard.clone(),
         blind: view.blind,
+    }
+}
+
+/// All that is known of how the workers of an instance ended.
+#[must_use]
+pub fn exits(instance: &InstanceId, history: &History) -> InstanceExits {
+    InstanceExits {
+        version: instance.version.get(),
+        instance: instance.index,
+        counts: history.counts().iter().map(|(kind, &count)| (kind.to_string(), count)).collect(),
+        exits: history.recent().map(exit).collect(),
     }
 }
 

@@ -141,8 +141,12 @@ impl Catalog {
         let Demand { model, wish, done } = demand;
         let known = self.keepers.contains_key(&model) && !self.leaving.contains_key(&model);
         match (wish, known) {
-            (Wish::Unload(_), false) => refuse(done, unknown(&model)),
+            (Wish::Unload(_) | Wish::Restart | Wish::Reset, false) => {
+                refuse(done, unknown(&model));
+            }
             (Wish::Unload(answered), true) => self.ask(&model, Ask::Unload(done, answered)),
+            (Wish::Restart, true) => self.ask(&model, Ask::Restart(done)),
+            (Wish::Reset, true) => self.ask(&model, Ask::Reset(done)),
             (Wish::Load, true) => self.ask(&model, Ask::Load(done)),
             (Wish::Load, false) => self.load_new(model, done).await,
         }
@@ -207,11 +211,15 @@ impl Catalog {
 
     /// Never waits: one model's task that is slow must not keep the others' from being asked.
     fn ask(&mut self, model: &ModelName, ask: Ask) {
-        let full = "too many requests to load or unload this model are waiting";
+        let full = "too many wishes for this model are waiting";
         match self.keeper(model).try_send(ask) {
             Ok(()) => {}
             Err(TrySendError::Full(
-                Ask::Load(done) | Ask::Unload(done, _) | Ask::Shutdown(done),
+                Ask::Load(done)
+                | Ask::Unload(done, _)
+                | Ask::Restart(done)
+                | Ask::Reset(done)
+                | Ask::Shutdown(done),
             )) => {
                 refuse(done, RequestError::new(What::NotReady, full));
             }

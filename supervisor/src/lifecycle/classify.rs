@@ -25,7 +25,9 @@ pub enum Phase {
 pub fn classify(cause: &StopCause, class: ExitClass, phase: Phase) -> ExitKind {
     match cause {
         StopCause::Unasked => by_itself(class, phase),
-        StopCause::Unwanted | StopCause::Idle => asked(ExitKind::Retired, class, phase),
+        StopCause::Unwanted | StopCause::Idle | StopCause::Renewed => {
+            asked(ExitKind::Retired, class, phase)
+        }
         StopCause::ServerEnds => asked(ExitKind::Clean, class, phase),
         StopCause::LoadTimeout => ExitKind::StartTimeout,
         StopCause::LoadFailed { fault: LoadFault::Starved, .. } => ExitKind::SpawnFailed,
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_was_asked_to_end_is_retired_unless_it_crashed_first() {
-        for cause in [StopCause::Unwanted, StopCause::Idle] {
+        for cause in [StopCause::Unwanted, StopCause::Idle, StopCause::Renewed] {
             let kind = |class| classify(&cause, class, Phase::Serving);
             assert_eq!(kind(ExitClass::Code(0)), ExitKind::Retired);
             assert_eq!(kind(ExitClass::Signal(9)), ExitKind::Retired);

@@ -25,7 +25,7 @@ use super::tenancy::Tenancy;
 use super::worker::{Report, Worker};
 use super::{
     Effect, Event, ExitClass, ExitReport, Jitter, LoadFault, Machine, Outcome, Record, State,
-    StopCause, Token,
+    StopCause, Token, Unloaded,
 };
 use super::{confinement, events_log, facts, launch, seating};
 use crate::health::{Reason, Vigil};
@@ -107,6 +107,7 @@ impl Driver {
             state,
             status,
             gone: Gone::Yes,
+            denied: false,
             loaded: None,
             history,
             worker: None,
@@ -282,6 +283,7 @@ impl Driver {
             StopCause::Unasked
             | StopCause::Unwanted
             | StopCause::Idle
+            | StopCause::Renewed
             | StopCause::ServerEnds
             | StopCause::LoadFailed { .. } => Patience::Some,
         }
@@ -480,6 +482,7 @@ impl Driver {
         let (loaded, confinement) = (self.loaded.clone(), self.confinement.clone());
         // Nothing is gone for good while a device still has some of it.
         let gone = if self.leaving.is_empty() { Gone::of(self.machine.state()) } else { Gone::No };
+        let denied = matches!(self.machine.state(), State::Unloaded(Unloaded::Denied { .. }));
         let history = self.kit.archive.of(&self.spec.id);
         let worker = self.worker.as_deref().map(Worker::view);
         let new = self.view.send_if_modified(|view| {
@@ -496,7 +499,8 @@ impl Driver {
                 && same_past
                 && generation_of(view.worker.as_ref()) == generation_of(worker.as_ref())
                 && view.confinement == confinement;
-            *view = InstanceView { state, status, gone, loaded, history, worker, confinement };
+            *view =
+                InstanceView { state, status, gone, denied, loaded, history, worker, confinement };
             !same
         });
         if new {
@@ -545,6 +549,7 @@ fn ending(cause: &StopCause, ended: Option<ExitClass>) -> Ending {
         StopCause::Unhealthy(Reason::Hung { .. }) => Ending::Hung,
         StopCause::Unwanted
         | StopCause::Idle
+        | StopCause::Renewed
         | StopCause::ServerEnds
         | StopCause::LoadTimeout
         | StopCause::LoadFailed { .. }

@@ -95,6 +95,8 @@ pub enum StopCause {
     Unwanted,
     /// Nobody had used it for a while.
     Idle,
+    /// An operator wanted another process in its place.
+    Renewed,
     ServerEnds,
     LoadTimeout,
     LoadFailed {
@@ -110,13 +112,17 @@ impl ExitRecord {
     pub fn summary(&self) -> String {
         match &self.cause {
             StopCause::Unasked => self.exit.to_string(),
-            cause @ (StopCause::Unwanted | StopCause::Idle | StopCause::ServerEnds)
+            cause @ (StopCause::Unwanted
+            | StopCause::Idle
+            | StopCause::Renewed
+            | StopCause::ServerEnds)
                 if !self.kind.is_intended() =>
             {
                 format!("{cause}, and then {}", self.exit)
             }
             cause @ (StopCause::Unwanted
             | StopCause::Idle
+            | StopCause::Renewed
             | StopCause::ServerEnds
             | StopCause::LoadTimeout
             | StopCause::LoadFailed { .. }
@@ -137,6 +143,7 @@ impl fmt::Display for StopCause {
             Self::Unasked => f.write_str("it ended by itself"),
             Self::Unwanted => f.write_str("it was no longer wanted"),
             Self::Idle => f.write_str("nobody had used it for a while"),
+            Self::Renewed => f.write_str("an operator asked for a new worker"),
             Self::ServerEnds => f.write_str("the server ends"),
             Self::LoadTimeout => f.write_str("it did not load in time"),
             Self::LoadFailed { fault: LoadFault::Starved, message } => {

@@ -38,6 +38,8 @@ pub enum Event {
     Demand,
     /// Go without finishing anything: the second request to stop.
     StopNow,
+    /// An operator wants another process in place of this one: what is in flight may finish first.
+    Renew,
     /// An operator vouches for the model: forget the restarts that were spent.
     OperatorReset,
     Granted {
@@ -126,7 +128,7 @@ impl Event {
             | Self::Idle { generation }
             | Self::Exited { generation, .. } => Some(*generation),
             Self::Wanted | Self::Unwanted | Self::ServerEnds | Self::Demand => None,
-            Self::StopNow | Self::OperatorReset => None,
+            Self::StopNow | Self::OperatorReset | Self::Renew => None,
             Self::Granted { .. } | Self::Denied { .. } | Self::Timer { .. } => None,
         }
     }

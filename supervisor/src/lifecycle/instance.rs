@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::control::{Confinement, LoadSpec, Loaded, Measure};
-use shared::id::{Generation, InstanceId};
+use shared::id::{Generation, InstanceId, WorkerId};
 use shared::ring::layout::Geometry;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -21,7 +21,7 @@ use crate::device::Devices;
 use crate::enclosure::{Enclosures, LimitsReport};
 use crate::health::{DeviceUse, HealthPolicy};
 use crate::lane::Bells;
-use crate::process::{LogLimits, Spawner, Start};
+use crate::process::{Journals, LogLimits, Spawner, Speaker, Start};
 use crate::quota::{Place, Quotas};
 use crate::schedule::{BatchCap, SlotQueue};
 use crate::stats::Registry;
@@ -41,8 +41,16 @@ pub struct Kit {
     pub archive: Archive,
     /// Where requests are counted.
     pub stats: Registry,
+    /// What they wrote.
+    pub journals: Journals,
     /// The folder of the worker binaries.
     pub binaries: PathBuf,
+}
+
+impl Kit {
+    pub(super) fn speaker(&self, worker: &WorkerId) -> Speaker {
+        Speaker::Worker(worker.clone(), self.journals.of(&worker.instance.model))
+    }
 }
 
 /// Everything that makes an instance.
@@ -80,6 +88,8 @@ pub struct InstanceView {
     pub state: &'static str,
     pub status: Status,
     pub gone: Gone,
+    /// It asked for memory to load, and there was none.
+    pub denied: bool,
     /// What the newest worker that loaded said of its model.
     pub loaded: Option<Arc<Loaded>>,
     /// How its workers ended.

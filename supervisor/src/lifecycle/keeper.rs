@@ -6,9 +6,13 @@
 //!                        move, then the old set drains; if it fails, the current one stays
 //! other settings:       the same with the new ones, or nothing but new settings (`reconfigure`)
 //! unload:               current (and incoming) sets drain; answered when their processes are gone
+//! restart:              an incoming set of the same versions; if there is no room for it, one worker of
+//!                       the current set after the other
+//! reset:                what is quarantined in the current set tries again
 //! ```
 
 mod reconfigure;
+mod restart;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,6 +24,7 @@ use tracing::{info, warn};
 
 use self::reconfigure::Farewell;
 pub(super) use self::reconfigure::{Begun, Reconfigure, Work};
+use self::restart::{Purpose, Renewal};
 use super::Event;
 use super::instance::{Gone, Kit};
 use super::version::{Settled, Version};
@@ -42,6 +47,10 @@ pub(super) enum Ask {
     Unload(Done, AnsweredWhen),
     /// Other settings, and what is wished with them.
     Reconfigure(Box<Reconfigure>),
+    /// New workers of the versions that are loaded.
+    Restart(Done),
+    /// What is quarantined may try again.
+    Reset(Done),
     /// The server ends: unload.
     Shutdown(Done),
     /// The server ends at once.
@@ -63,6 +72,8 @@ pub(super) struct Keeper {
     /// Who asked for a load while one was under way: what that one read may be older than the wish.
     again: Vec<Done>,
     retiring: Vec<Set>,
+    /// A restart of the current set, worker by worker.
+    renewal: Option<Renewal>,
     /// Why the last load brought nothing.
     problem: Option<String>,
     /// The folder that the last load read.
@@ -81,11 +92,13 @@ pub(super) struct Keeper {
 }
 
 /// The versions that one load selected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Set {
     /// What its workers run with.
     settings: ModelSettings,
-    home: PathBuf,
+    /// What they were made of.
+    folder: Arc<ModelFolder>,
+    purpose: Purpose,
     versions: BTreeMap<ModelVersion, Version>,
     /// Versions that were selected and cannot be loaded, with the reason.
     failed: BTreeMap<ModelVersion, String>,
@@ -115,6 +128,7 @@ impl Keeper {
             loading: Vec::new(),
             again: Vec::new(),
             retiring: Vec::new(),
+            renewal: None,
             problem: None,
             home: None,
             dismissed: false,
@@ -138,6 +152,8 @@ impl Keeper {
                         self.unload(done, answered).await;
                     }
                     Some(Ask::Reconfigure(order)) => self.reconfigure(*order).await,
+                    Some(Ask::Restart(done)) => self.ask_restart(done).await,
+                    Some(Ask::Reset(done)) => self.ask_reset(done).await,
                     Some(Ask::Shutdown(done)) => {
                         self.farewell = Event::ServerEnds;
                         self.unload(done, AnsweredWhen::Gone).await;
@@ -217,20 +233,21 @@ impl Keeper {
             warn!(model = self.name.as_str(), "config.pbtxt: {warning}");
         }
         self.home = Some(folder.path.clone());
-        self.set_of(&folder)
+        self.set_of(&Arc::new(folder), Purpose::Load)
     }
 
-    fn set_of(&mut self, folder: &ModelFolder) -> Result<Set, String> {
+    fn set_of(&mut self, folder: &Arc<ModelFolder>, purpose: Purpose) -> Result<Set, String> {
         let there = folder.versions.iter().map(|found| found.version);
         let selection = select(there, &folder.manifest.version_policy);
-        let (settings, home) = (self.settings.clone(), folder.path.clone());
-        let mut set = Set { settings, home, ..Set::default() };
+        let (settings, folder) = (self.settings.clone(), Arc::clone(folder));
+        let (versions, failed) = (BTreeMap::new(), BTreeMap::new());
+        let mut set = Set { settings, folder, purpose, versions, failed };
         for version in selection.missing {
             set.failed.insert(version, "the version policy names it and it does not exist".into());
         }
         for version in selection.load {
             let known = (version, self.watchlist(version));
-            let made = Version::new(folder, known, &self.settings, &self.kit, &self.changed);
+            let made = Version::new(&set.folder, known, &self.settings, &self.kit, &self.changed);
             match made {
                 Ok(made) => drop(set.versions.insert(version, made)),
                 Err(reason) => drop(set.failed.insert(version, reason)),
@@ -255,6 +272,7 @@ impl Keeper {
 
     async fn unload(&mut self, done: Done, answered: AnsweredWhen) {
         self.watchlists.clear();
+        self.renewal = None;
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
         self.loading.append(&mut self.again);
         self.answer_loads(Err(stopped));
@@ -303,6 +321,8 @@ impl Keeper {
                 Settled::Ready => self.promote(),
                 Settled::Failed => self.reject().await,
             }
+        } else if self.renewal.is_some() {
+            self.renew_next().await;
         } else if let (Some(set), false) = (&self.current, self.loading.is_empty()) {
             match set.settled() {
                 Settled::Not => {}
@@ -348,6 +368,10 @@ impl Keeper {
     /// The new set does not serve: the old one stays.
     async fn reject(&mut self) {
         let Some(set) = self.incoming.take() else { return };
+        if set.purpose == Purpose::Restart && set.was_denied() && self.would_find_room() {
+            self.retire(set).await;
+            return self.begin_renewal().await;
+        }
         let reason = format!("{}; the version that was loaded before still serves", set.reason());
         warn!(model = self.name.as_str(), reason, "not replaced");
         self.answer_loads(Err(self.load_error(&reason)));
@@ -446,7 +470,9 @@ impl Set {
     }
 
     fn settled(&self) -> Settled {
-        let mut settled = if self.failed.is_empty() { Settled::Ready } else { Settled::Failed };
+        // A restart brings back what there was.
+        let whole = self.failed.is_empty() || self.purpose == Purpose::Restart;
+        let mut settled = if whole { Settled::Ready } else { Settled::Failed };
         for version in self.versions.values() {
             match version.summary().settled {
                 Settled::Not => return Settled::Not,
@@ -465,6 +491,11 @@ impl Set {
         let all: Vec<String> =
             all.map(|(number, why)| format!("version {number}: {why}")).collect();
         all.join("; ")
+    }
+
+    /// Whether there was no room for any of it.
+    fn was_denied(&self) -> bool {
+        self.versions.values().any(|version| version.summary().denied)
     }
 
     fn gone(&self) -> Gone {

@@ -159,7 +159,7 @@ impl Machine {
                 !matches!(&self.state, State::Reserving { ticket: asked, .. } if asked == ticket)
             }
             Event::Wanted | Event::Unwanted | Event::ServerEnds | Event::Demand => false,
-            Event::StopNow | Event::OperatorReset => false,
+            Event::StopNow | Event::OperatorReset | Event::Renew => false,
             fact @ (Event::Loaded { .. }
             | Event::Attached { .. }
             | Event::LoadFailed { .. }
@@ -179,6 +179,7 @@ impl Machine {
             Event::Demand => self.demand(),
             Event::StopNow => self.stop_now(now),
             Event::OperatorReset => self.operator_reset(),
+            Event::Renew => self.renew(now),
             Event::Granted { ticket } => self.granted(ticket),
             Event::Denied { reason, .. } => self.denied(reason),
             Event::Attached { .. } => self.attached(),
@@ -290,6 +291,21 @@ impl Machine {
             }
             State::Unloaded(_) | State::Reserving { .. } | State::Resting => NO_EFFECTS,
             State::Starting { .. } | State::Ready { .. } => NO_EFFECTS,
+        }
+    }
+
+    /// Where there is no process, or it is on its way out, the next one is new in any case.
+    fn renew(&mut self, now: MonotonicNanos) -> Outcome {
+        match &self.state {
+            State::Ready { worker, since } => {
+                let (worker, healthy_for) = (*worker, now.since(*since));
+                let then = Then::Reserving(Coming::Restart);
+                self.drain(worker, healthy_for, (StopCause::Renewed, then))
+            }
+            State::Backoff { .. } => self.timer(now),
+            State::Quarantined(_) => Outcome::Ignored(Ignored::Quarantined),
+            State::Unloaded(_) | State::Reserving { .. } | State::Starting { .. } => REPEAT,
+            State::Draining { .. } | State::Stopping(_) | State::Resting => REPEAT,
         }
     }
 

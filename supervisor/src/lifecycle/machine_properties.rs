@@ -32,6 +32,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::ServerEnds),
         1 => Just(Event::StopNow),
         1 => Just(Event::OperatorReset),
+        1 => Just(Event::Renew),
         1 => Just(Event::Demand),
         1 => generation().prop_map(|generation| Event::Idle { generation }),
         4 => ticket().prop_map(|ticket| Event::Granted { ticket }),

@@ -397,6 +397,23 @@ fn a_reset_cuts_a_delay_short() {
 }
 
 #[test]
+fn a_worker_is_renewed_when_what_it_had_is_answered() {
+    let mut story = Story::to_ready();
+    let generation = story.generation();
+    assert_eq!(names(&story.on(Event::Renew)), ["withdraw", "arm"]);
+    assert_eq!(story.outcome(Event::Renew), REPEAT);
+    assert_eq!(story.machine.status().availability, Availability::Loading, "requests wait");
+    assert_eq!(names(&story.on(Event::Drained { generation })), ["fail", "signal", "arm"]);
+    assert_eq!(names(&story.exit(ExitClass::Code(0))), ["release", "record", "reserve"]);
+    assert_eq!(names(&Story::to_backoff().on(Event::Renew)), ["reserve"]);
+    for mut fresh in [Story::to_starting(), Story::to_draining()] {
+        assert_eq!(fresh.outcome(Event::Renew), REPEAT);
+    }
+    let refused = Outcome::Ignored(Ignored::Quarantined);
+    assert_eq!(Story::to_quarantined().outcome(Event::Renew), refused);
+}
+
+#[test]
 fn unwanted_ends_backoff_and_quarantine() {
     for mut story in [Story::to_backoff(), Story::to_quarantined()] {
         assert_eq!(story.outcome(Event::Unwanted), NO_EFFECTS);

@@ -43,6 +43,8 @@
 //! - Starting → Stopping(Unloaded): unwanted before it was loaded.
 //! - Ready → Draining(Unloaded): unwanted; the route goes first, what is in flight may finish.
 //! - Ready → Draining(Resting): nobody has used it for a while, and nothing is in flight.
+//! - Ready → Draining(Reserving): an operator wants another process. In Backoff that cuts the delay short;
+//!   elsewhere the next process is new in any case.
 //! - Ready → Stopping(Backoff): unhealthy; nobody waits for it, what is in flight fails.
 //! - Draining(t) → Stopping(t): nothing is in flight, patience is over, or it turned unhealthy.
 //! - Stopping → Stopping: the grace is over; the whole group is killed, again each time the timer
@@ -69,7 +71,7 @@
 //! seen, because only then is it free. Any pair not named here is ignored and counted.
 
 pub mod archive;
-mod card;
+pub mod card;
 pub mod catalog;
 pub mod classify;
 mod confinement;
@@ -99,4 +101,4 @@ pub use effect::{Effect, Effects, ExitRecord, Record, StopCause};
 pub use event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};
 pub use machine::{Ignored, IgnoredCounts, Machine, Outcome, Policy};
 pub use restart::{Backoff, Jitter, NoRestart, RestartPolicy};
-pub use state::{Availability, Coming, Quarantine, Retry, State, Status, Then, Worker};
+pub use state::{Availability, Coming, Quarantine, Retry, State, Status, Then, Unloaded, Worker};

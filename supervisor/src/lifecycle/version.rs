@@ -59,6 +59,8 @@ pub(super) struct Summary {
     pub(super) settled: Settled,
     /// No instance has a process any more, and none will come.
     pub(super) gone: Gone,
+    /// An instance was denied what it asked for.
+    pub(super) denied: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,10 @@ impl Version {
         for instance in &self.instances {
             instance.ask(event.clone()).await;
         }
+    }
+
+    pub(super) fn instances(&self) -> &[Instance] {
+        &self.instances
     }
 
     pub(super) fn summary(&self) -> Summary {
@@ -253,7 +259,8 @@ fn summarize(views: &[InstanceView]) -> Summary {
         (None, None) => Settled::Failed,
     };
     let gone = if views.iter().all(|view| view.gone == Gone::Yes) { Gone::Yes } else { Gone::No };
-    Summary { state, reason, settled, gone }
+    let denied = views.iter().any(|view| view.denied);
+    Summary { state, reason, settled, gone, denied }
 }
 
 fn load_spec(

@@ -28,8 +28,7 @@ use crate::lane::{Bells, Lane, LaneEvent, LaneParts, listen};
 use crate::process::child::Group;
 use crate::process::turns::Turns;
 use crate::process::{
-    Child, Exit, Family, Guest, HandshakeError, Household, Roster, Session, Speaker, Starts, Tail,
-    output,
+    Child, Exit, Family, Guest, HandshakeError, Household, Roster, Session, Starts, Tail, output,
 };
 use crate::quota::Place;
 use crate::schedule::pool::LaneId;
@@ -111,7 +110,7 @@ impl Worker {
         let Launched { child, enclosure, limits, hard } = started?;
         kit.bells.add(&lane);
         let ((reporter, reports), tail) = (mpsc::channel(4), Tail::default());
-        let words = output::forward(log, Speaker::Worker(id.clone()), spec.log, tail.clone());
+        let words = output::forward(log, kit.speaker(&id), spec.log, tail.clone());
         let tasks = Tasks {
             listen: tokio::spawn(listen(Arc::downgrade(&lane))),
             output: tokio::spawn(words),

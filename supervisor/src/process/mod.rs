@@ -6,6 +6,7 @@
 //! - [`child`]: a running process: signals to its group, its exit.
 //! - [`session`]: the handshake, and commands afterwards.
 //! - [`output`]: its log lines, bounded.
+//! - [`journal`]: the last ones of each model, for operators.
 //! - [`turns`]: who gets the processor soon.
 //! - [`strays`]: orphans that come to the supervisor; [`kin`]: whose they are.
 //!
@@ -13,6 +14,7 @@
 
 pub mod child;
 pub mod command;
+pub mod journal;
 pub mod kin;
 pub mod output;
 mod readable;
@@ -24,6 +26,7 @@ mod zygote;
 
 pub use child::{Child, Exit};
 pub use command::{Start, WorkerCommand};
+pub use journal::{Journal, Journals};
 pub use kin::{Household, Roster, Starts};
 pub use output::{LogLimits, Speaker, Tail};
 pub use session::{HandshakeError, Session};

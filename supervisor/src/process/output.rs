@@ -15,6 +15,8 @@ use tokio::net::unix::pipe;
 use tokio::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
+use super::journal::Journal;
+
 /// How much of a worker's output is passed on.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLimits {
@@ -47,7 +49,7 @@ impl Tail {
 /// Whose output it is.
 #[derive(Clone, Debug)]
 pub enum Speaker {
-    Worker(WorkerId),
+    Worker(WorkerId, Journal),
     /// The zygote of the binary of this name.
     Zygote(String),
 }
@@ -102,7 +104,10 @@ fn say_lost(speaker: &Speaker, lost: u64) {
 
 fn emit(speaker: &Speaker, level: Level, text: &str) {
     match speaker {
-        Speaker::Worker(worker) => emit_of_worker(worker, level, text),
+        Speaker::Worker(worker, journal) => {
+            journal.write(worker, level.name(), text);
+            emit_of_worker(worker, level, text);
+        }
         Speaker::Zygote(binary) => match level {
             Level::Error => error!(target: "zygote", binary, "{text}"),
             Level::Warning => warn!(target: "zygote", binary, "{text}"),
@@ -133,6 +138,15 @@ enum Level {
 }
 
 impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+
     /// Takes the `<N>` that our own worker code puts before a line; other output is information.
     fn split(line: &str) -> (Self, &str) {
         let prefix = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));

@@ -36,6 +36,7 @@ impl Spawner {
     }
 
     /// The worker programs that have had a zygote, and how it does: `starting`, `ready` or `down`.
+    #[must_use]
     pub fn zygotes(&self) -> Vec<(String, &'static str)> {
         self.zygotes.states()
     }

@@ -139,19 +139,16 @@ impl Zygotes {
     /// The file name of each binary that has had one, and how its zygote does.
     pub(super) fn states(&self) -> Vec<(String, &'static str)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut states: Vec<_> = running
-            .iter()
-            .map(|(binary, zygote)| {
-                let name = binary.file_name().unwrap_or(binary.as_os_str()).to_string_lossy();
-                let state = match *zygote.state.borrow() {
-                    State::Starting => "starting",
-                    State::Ready => "ready",
-                    State::Down => "down",
-                };
-                (name.into_owned(), state)
-            })
-            .collect();
-        states.sort();
+        let state = |zygote: &Zygote| match *zygote.state.borrow() {
+            State::Starting => "starting",
+            State::Ready => "ready",
+            State::Down => "down",
+        };
+        let name =
+            |binary: &Path| binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut states: Vec<_> =
+            running.iter().map(|(binary, zygote)| (name(binary), state(zygote))).collect();
+        states.sort_unstable();
         states
     }
 

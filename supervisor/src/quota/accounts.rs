@@ -3,6 +3,8 @@
 //! Invariants: the grants on a device never sum up to more than it had to give at the time of the last
 //! grant; a grant comes back once, and that of a worker that ran on a device only through the [`Gate`].
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -53,12 +55,7 @@ pub struct Place {
     pub bytes: u64,
 }
 
-/// The account of one device in two figures; bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Granted {
-    pub granted: u64,
-    pub grantable: u64,
-}
+pub use report::{Balance, DeviceBalance, Held, Report};
 
 /// Why nothing was granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,15 +171,6 @@ impl Accounts {
                 Err(refused)
             }
         }
-    }
-
-    #[must_use]
-    pub fn grants(&self) -> BTreeMap<DeviceId, Granted> {
-        let granted = |book: &Book| Granted {
-            granted: book.ledger.used(),
-            grantable: book.ledger.capacity(),
-        };
-        self.books.iter().map(|(id, book)| (id.clone(), granted(book))).collect()
     }
 
     fn on_devices(

@@ -63,6 +63,12 @@ impl<K: Ord> Ledger<K> {
         self.capacity.saturating_sub(self.used)
     }
 
+    /// What this one holds.
+    #[must_use]
+    pub fn held(&self, holder: &K) -> Option<u64> {
+        self.held.get(holder).copied()
+    }
+
     /// For a reload. Grants that no longer fit stay; nothing is granted until they do.
     pub fn set_capacity(&mut self, capacity: u64) {
         self.capacity = capacity;

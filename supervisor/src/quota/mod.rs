@@ -14,7 +14,10 @@ pub mod placement;
 mod quotas;
 pub mod sighting;
 
-pub use accounts::{Accounts, Capacity, DeviceAsk, GrantId, Granted, Outlook, Place, Refused};
+pub use accounts::{
+    Accounts, Balance, Capacity, DeviceAsk, DeviceBalance, GrantId, Held, Outlook, Place, Refused,
+    Report,
+};
 pub use ledger::{Denied, Ledger, Released, Reserved};
 pub use measured::Subject;
 pub use placement::Wanted;

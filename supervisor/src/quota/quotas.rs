@@ -13,13 +13,13 @@ use tokio::time::{Instant, interval, timeout_at};
 use tracing::{info, warn};
 
 use super::accounts::{
-    Accounts, Capacity, DeviceAsk, Found, GrantId, Granted, Outlook, Place, Refused,
+    Accounts, Capacity, DeviceAsk, Found, GrantId, Outlook, Place, Refused, Report,
 };
 use super::gate::{Passed, Verdict};
 use super::measured::{Measured, Subject};
 use super::measured_file;
 use super::sighting::Whose;
-use crate::device::{DeviceId, Driver, Kin, Kinship, Snapshot, State};
+use crate::device::{Driver, Kin, Kinship, Snapshot, State};
 use crate::health::DeviceUse;
 
 /// A handle; all share the same accounts.
@@ -149,18 +149,18 @@ impl Quotas {
         Grant { quotas: self.clone(), id, place, left: false }
     }
 
-    /// What of each device was granted, and what could be at all.
-    #[must_use]
-    pub fn grants(&self) -> BTreeMap<DeviceId, Granted> {
-        lock(&self.0.accounts).grants()
-    }
-
     /// Whether there is a device that can be used, as far as is known now.
     #[must_use]
     pub fn has_device(&self) -> bool {
         let snapshot = self.0.sources.snapshots.borrow();
         let usable = snapshot.readings.iter().any(|reading| reading.state == State::Usable);
         usable && matches!(snapshot.driver, Driver::Answers(_))
+    }
+
+    /// All accounts as they are now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        lock(&self.0.accounts).report()
     }
 
     /// Takes note of what a model needed, for its next load.

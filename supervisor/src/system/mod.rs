@@ -1,5 +1,5 @@
-//! The system that the supervisor runs in: signals, descriptors, the runtime file, how busy the
-//! machine is, and a service manager such as systemd (see `scripts/systemd`).
+//! The system that the supervisor runs in: signals, descriptors, the runtime file, places of sockets,
+//! how busy the machine is, and a service manager such as systemd (see `scripts/systemd`).
 //!
 //! - `notify`: what a service manager is told; `standing`: when, and in which words (pure).
 //! - `activation`: sockets that it has opened.
@@ -12,6 +12,7 @@ mod notify;
 mod pulse;
 mod runtime_file;
 mod signals;
+mod socket_place;
 mod standing;
 mod watchdog;
 
@@ -22,5 +23,6 @@ pub use notify::Notifier;
 pub use pulse::{Answers, Pulse, pulse};
 pub use runtime_file::RuntimeFile;
 pub use signals::{Asked, Signals};
+pub use socket_place::SocketPlace;
 pub use standing::{Seen, Standing};
 pub use watchdog::Watchdog;

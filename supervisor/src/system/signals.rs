@@ -38,15 +38,4 @@ impl Signals {
             _ = self.hang_up.recv() => Asked::Reload,
         }
     }
-
-    /// Waits for the next one that asks for an end, and names it.
-    pub async fn next_end(&mut self) -> &'static str {
-        loop {
-            match self.next().await {
-                Asked::End(signal) => return signal,
-                // Nothing that is on its way out needs another configuration.
-                Asked::Reload => {}
-            }
-        }
-    }
 }

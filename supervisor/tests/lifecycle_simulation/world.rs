@@ -213,7 +213,8 @@ impl World {
             11..15 => Event::Unwanted,
             15 => Event::ServerEnds,
             16..18 => Event::StopNow,
-            _ => Event::OperatorReset,
+            18 => Event::OperatorReset,
+            _ => Event::Renew,
         };
         if event == Event::OperatorReset {
             self.checker.budget_cleared();
@@ -352,7 +353,7 @@ impl World {
             Event::Timer { token } => Some(*token) != self.armed,
             Event::Granted { ticket } | Event::Denied { ticket, .. } => Some(*ticket) != self.asked,
             Event::Wanted | Event::Unwanted | Event::ServerEnds | Event::Demand => false,
-            Event::StopNow | Event::OperatorReset => false,
+            Event::StopNow | Event::OperatorReset | Event::Renew => false,
         }
     }
 

@@ -98,7 +98,7 @@ struct Painter {
 
 impl Painter {
     async fn run(self) {
-        let mut changes = self.overview.board().changes();
+        let mut changes = self.overview.changes();
         while self.seats.strong_count() > 0 {
             if self.pictures.receiver_count() == 0 {
                 self.came.notified().await;

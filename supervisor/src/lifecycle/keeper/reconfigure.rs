@@ -79,7 +79,7 @@ impl Keeper {
                 self.adopt();
                 at_once(Work::Adjusted)
             }
-            Deed::Renew | Deed::Load => self.renew().await,
+            Deed::Renew | Deed::Load => self.load_anew().await,
             Deed::Disable => self.disable(before.enabled).await,
             Deed::Forget => self.forget(forgotten).await,
         };
@@ -91,7 +91,7 @@ impl Keeper {
         let newest = self.incoming.as_ref().or(self.current.as_ref());
         let failed = self.problem.is_some() && !self.dismissed;
         let (state, settings, last) = match newest {
-            Some(set) => (Presence::Loaded, &set.settings, Some(&set.home)),
+            Some(set) => (Presence::Loaded, &set.settings, Some(&set.folder.path)),
             None if failed && self.settings.enabled == Enabled::Yes => {
                 (Presence::Failed, &self.settings, self.home.as_ref())
             }
@@ -117,7 +117,8 @@ impl Keeper {
 
     /// Loads anew. A load that is under way has other settings: this one takes its place, also for
     /// those who wait for it.
-    async fn renew(&mut self) -> Begun {
+    async fn load_anew(&mut self) -> Begun {
+        self.renewal = None;
         let serves = self.current.as_ref().is_some_and(Set::serves);
         let (done, outcome) = oneshot::channel();
         let mut waiting: Vec<Done> = std::mem::take(&mut self.loading);
@@ -160,6 +161,7 @@ impl Keeper {
             self.routes.remove(&self.name);
             self.kit.board.take_down(&self.name);
             self.kit.archive.keep(&self.name, |_| false);
+            self.kit.journals.forget(&self.name);
             let _gone = forgotten.send(());
         }
     }

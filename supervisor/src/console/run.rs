@@ -1,0 +1,146 @@
+//! From a command line to a command of the server's, and from its answer to what is shown.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+use proto::admin::reply::{ConfigChanges, Configuration, Done, Exits, LogLines, Quota};
+use proto::admin::request::Command;
+use proto::admin::status::Status;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::{Client, Trouble};
+use super::{shown, told};
+use crate::cli::{self, ConfigCommand, Operate};
+
+/// Clears a terminal and begins at its top.
+const AFRESH: &str = "\u{1b}[2J\u{1b}[H";
+
+/// Has the server at `socket` carry out what was asked.
+pub fn run(asked: &Operate, socket: &Path) -> Result<(), Trouble> {
+    let mut console = Console { client: Client::connect(socket)?, out: io::stdout() };
+    match asked {
+        Operate::Status(args) => console.status(args),
+        Operate::Load(args) => console.change(&Command::Load { model: args.model.clone() }),
+        Operate::Restart(args) => console.change(&Command::Restart { model: args.model.clone() }),
+        Operate::Reset(args) => console.change(&Command::Reset { model: args.model.clone() }),
+        Operate::Unload(args) => {
+            let (model, wait) = (args.model.clone(), !args.no_wait);
+            console.change(&Command::Unload { model, wait })
+        }
+        Operate::Drain(args) => console.drain(args),
+        Operate::Reload(args) => {
+            let command = Command::Reload { model: args.model.clone() };
+            console.show(&command, args.json, told::changes)
+        }
+        Operate::Exits(args) => {
+            let command = Command::Exits { model: args.model.clone() };
+            console.show::<Exits>(&command, args.json, told::exits)
+        }
+        Operate::Logs(args) => console.logs(args),
+        Operate::Quota(args) => console.show::<Quota>(&Command::Quota {}, args.json, told::quota),
+        Operate::Config(ConfigCommand::Show(args)) => {
+            let command = Command::ConfigShow {};
+            console.show::<Configuration>(&command, args.json, told::configuration)
+        }
+        Operate::Config(ConfigCommand::Diff(args)) => {
+            let command = Command::ConfigDiff {};
+            console.show::<ConfigChanges>(&command, args.json, told::changes)
+        }
+        Operate::Config(ConfigCommand::Reload(args)) => {
+            let command = Command::ConfigReload {};
+            console.show::<ConfigChanges>(&command, args.json, told::changes)
+        }
+    }
+}
+
+struct Console {
+    client: Client,
+    out: io::Stdout,
+}
+
+impl Console {
+    fn show<T: DeserializeOwned + Serialize>(
+        &mut self,
+        command: &Command,
+        json: bool,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<(), Trouble> {
+        let answer: T = self.client.ask(command)?;
+        let text = if json { pretty(&answer) } else { show(&answer) };
+        write(&mut self.out, &text)
+    }
+
+    fn change(&mut self, command: &Command) -> Result<(), Trouble> {
+        let Done { did } = self.client.ask(command)?;
+        let model = command.model().map(|model| format!("{model}: ")).unwrap_or_default();
+        write(&mut self.out, &format!("{model}{did}\n"))
+    }
+
+    fn status(&mut self, args: &cli::Status) -> Result<(), Trouble> {
+        let show = |status: &Status| match &args.model {
+            None => shown::status(status, now()),
+            Some(_) => shown::model(status, now()),
+        };
+        let model = args.model.clone();
+        if !args.watch {
+            return self.show(&Command::Status { model }, args.json, show);
+        }
+        let afresh = if self.out.is_terminal() { AFRESH } else { "" };
+        let out = &mut self.out;
+        let each = |status: Status| match args.json {
+            true => write(out, &line(&status)),
+            false => write(out, &format!("{afresh}{}\n", show(&status))),
+        };
+        self.client.follow(&Command::Watch { model }, each).map(drop)
+    }
+
+    fn drain(&mut self, args: &cli::Drain) -> Result<(), Trouble> {
+        self.change(&Command::Drain {})?;
+        if !args.wait {
+            return Ok(());
+        }
+        match self.client.follow(&Command::Watch { model: None }, |_: Status| Ok(())) {
+            // Whichever way it ends, it has ended.
+            Ok(_) | Err(Trouble::Gone(_)) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn logs(&mut self, args: &cli::Logs) -> Result<(), Trouble> {
+        let (model, lines, follow) = (args.model.clone(), args.lines, args.follow);
+        let command = Command::Logs { model, lines, follow };
+        let out = &mut self.out;
+        let mut each = |read: LogLines| {
+            let text = match args.json {
+                true => read.lines.iter().map(line).collect(),
+                false => told::logs(&read, follow),
+            };
+            write(out, &text)
+        };
+        if follow {
+            return self.client.follow(&command, each).map(drop);
+        }
+        let read = self.client.ask(&command)?;
+        each(read)
+    }
+}
+
+fn now() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since_epoch.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn pretty(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value);
+    text.expect("what came as JSON goes as JSON") + "\n"
+}
+
+fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what came as JSON goes as JSON") + "\n"
+}
+
+fn write(out: &mut impl Write, text: &str) -> Result<(), Trouble> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Trouble::Output)
+}
