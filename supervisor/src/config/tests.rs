@@ -298,12 +298,12 @@ fn each_bad_value_names_its_key_and_what_is_expected() {
 
 #[test]
 fn all_errors_of_a_file_are_reported_together() {
-    let text = "[http]\nlisen = 1\nlisten = 1\n[worker]\nslots = 0\nqueue = -1\n[metrics]\nx = 1";
+    let text = "[http]\nlisen = 1\nlisten = 1\n[worker]\nslots = 0\nqueue = -1\n[metrix]\nx = 1";
     let shown = load_with(text, &["limits.max_chunks=0", "nonsense"]).unwrap_err().to_string();
     let named = [
         "--set nonsense: ",
         "http.lisen is not",
-        "metrics is not",
+        "metrix is not",
         "http.listen = 1: ",
         "limits.max_chunks = 0: ",
         "worker.slots = 0: ",
@@ -450,5 +450,16 @@ proptest! {
         let keys = schema::all_keys();
         let text = format!("{}={value}", keys[key % keys.len()]);
         let _config_or_errors = load_with("", &[&text]);
+    }
+}
+
+#[test]
+fn metrics_are_off_or_at_an_address() {
+    let listen = |text: &str| load(&format!("[metrics]\nlisten = {text}")).metrics.listen;
+    assert_eq!(listen("\"off\""), None);
+    assert_eq!(listen("\"[::1]:0\""), Some("[::1]:0".parse().unwrap()));
+    for bad in ["\"on\"", "8002", "false", "\"localhost:8002\""] {
+        let errors = errors(&format!("metrics.listen = {bad}"));
+        assert!(errors[0].contains("\"off\", or an IP address"), "{errors:?}");
     }
 }
