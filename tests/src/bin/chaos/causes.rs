@@ -89,15 +89,16 @@ fn ends(fault: Fault, of: Victim) -> BTreeSet<&'static str> {
     kinds.iter().copied().collect()
 }
 
+/// Before it could be greeted, any of them is the end of a start.
 fn by_signal(signal: Signal) -> &'static [&'static str] {
     let named: [(Signal, &[&str]); 4] = [
-        (Signal::SIGKILL, &["SIGKILL"]),
-        (Signal::SIGSEGV, &["SIGSEGV"]),
-        (Signal::SIGABRT, &["SIGABRT"]),
-        (Signal::SIGTERM, &["SIGTERM"]),
+        (Signal::SIGKILL, &["SIGKILL", "start_timeout"]),
+        (Signal::SIGSEGV, &["SIGSEGV", "start_timeout"]),
+        (Signal::SIGABRT, &["SIGABRT", "start_timeout"]),
+        (Signal::SIGTERM, &["SIGTERM", "start_timeout"]),
     ];
     let found = named.iter().find(|(name, _)| *name == signal);
-    // Stopped: it may have been about to load.
+    // Stopped.
     found.map_or(&["hang", "start_timeout"], |(_, kinds)| kinds)
 }
 
