@@ -40,7 +40,9 @@ pub(super) fn open(library: &Path) -> Result<Nvml, Unopened> {
     opened.map_err(|error| {
         let why = checked::why(&error);
         if matches!(error, NvmlError::LibloadingError(_)) {
-            Unopened::NoLibrary(why)
+            // The wrapper's own words come first, and say nothing to a person.
+            let loader = why.rsplit_once("occurred: ").map_or(why.as_str(), |(_, rest)| rest);
+            Unopened::NoLibrary(loader.to_owned())
         } else if matches!(error, NvmlError::DriverNotLoaded) {
             Unopened::NoDriver(why)
         } else {
