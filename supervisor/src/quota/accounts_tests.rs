@@ -64,6 +64,26 @@ fn nothing_is_left_behind_by_a_refusal() {
 }
 
 #[test]
+fn another_capacity_holds_for_what_comes_next_and_takes_nothing_back() {
+    let mut accounts = accounts();
+    let _found = accounts.look(&snapshot(1, vec![reading(0, 0, &[])]), nobody);
+    let (_grant, _) = one(&mut accounts, 6 * GIB).unwrap();
+    let less = Capacity { arenas: 10, workers: 1, headroom: 8 * GIB, patience: PATIENCE * 2 };
+    accounts.set_capacity(less);
+    assert_eq!(accounts.patience(), PATIENCE * 2);
+    let refused = accounts.reserve(0, None).unwrap_err();
+    assert!(refused.reason.contains("limits.max_workers = 1"), "{refused:?}");
+    accounts.set_capacity(Capacity { workers: 9, ..less });
+    assert!(accounts.reserve(11, None).unwrap_err().reason.contains("arena_memory"));
+    let _found = accounts.look(&snapshot(2, vec![reading(0, 0, &[])]), nobody);
+    assert_eq!(accounts.of_device(&id(0)), Some((6 * GIB, 2 * GIB)));
+    assert!(one(&mut accounts, GIB).is_err());
+    accounts.set_capacity(Capacity { headroom: 0, workers: 9, ..less });
+    let _found = accounts.look(&snapshot(3, vec![reading(0, 0, &[])]), nobody);
+    assert!(one(&mut accounts, 4 * GIB).is_ok());
+}
+
+#[test]
 fn what_others_use_is_not_granted() {
     let mut accounts = accounts();
     let _found = accounts.look(&snapshot(1, vec![reading(0, 4 * GIB, &[(77, 4 * GIB)])]), nobody);
