@@ -151,6 +151,31 @@ fn what_is_held_and_what_is_configured_is_shown() {
 }
 
 #[test]
+fn an_operator_has_the_configuration_read_again() {
+    const MODELS: &str = "repository.paths = [\"MODELS\"]\n";
+    let server = Supervisor::with_echo("m").file(MODELS).start();
+    let configure = |text: &str| server.configure(&format!("{MODELS}{text}"));
+    let reloaded = |arguments: &[&str]| {
+        let told = parsed(&server.told(arguments));
+        (told["changes"].as_array().map_or(0, Vec::len), told["notes"].clone())
+    };
+    configure("[models.m]\nslots = 7");
+    let took_over = json!(["m: new workers took over"]);
+    assert_eq!(reloaded(&["config", "reload", "--json"]), (1, took_over.clone()));
+    assert_eq!(reloaded(&["config", "reload", "--json"]), (0, json!([])));
+    assert!(server.told(&["config", "show"]).contains("models.m.slots = 7\n"));
+    configure("[models.m]\nslots = 8\n[log]\nformat = \"json\"\n[worker]\nqueue = 9");
+    // Two keys of the model; the log is none of its.
+    assert_eq!(reloaded(&["reload", "m", "--json"]), (2, took_over));
+    configure("[models.m]\nslots = 0");
+    for command in [&["reload"][..], &["reload", "m"], &["config", "reload"]] {
+        let error = server.told_otherwise(command, 8);
+        assert!(error.contains("models.m.slots"), "{error}");
+    }
+    server.infer(&Infer::echo("m")).assert_status(200);
+}
+
+#[test]
 fn an_operator_drains_the_server() {
     let slow = Echo::default().parameter("delay_us", "300000");
     let mut server = Supervisor::new().echo("slow", &slow).start();

@@ -181,7 +181,7 @@ impl Config {
         list.add("repository.startup", startup, Effect::Live);
         let patience = repository.required_timeout.map_or_else(|| "never".into(), show_duration);
         list.add("repository.required", required, Effect::Live);
-        list.add("repository.required_timeout", quote(&patience), Effect::Live);
+        list.add("repository.required_timeout", quote(&patience), Effect::Server);
         list.add("repository.follow_symlinks", follow.to_string(), Effect::Live);
     }
 }

@@ -4,24 +4,30 @@
 use shared::id::ModelName;
 
 use super::flat::{self, Effect};
-use super::settings::{Config, Devices, Http, Limits, Log, ModelSettings, Traces, WorkerSettings};
+use super::settings::{
+    Config, Devices, Http, Limits, Log, ModelSettings, Repository, Traces, WorkerSettings,
+};
 
 impl Config {
     /// What a server that runs with `self` runs with once `new` was applied.
     #[must_use]
     pub fn reloaded(&self, new: &Self) -> Self {
         let new = new.clone();
-        let Http { listen, .. } = self.http;
+        let Http { listen, activation_wait, .. } = self.http;
         let Limits { threads, ref cgroup, .. } = self.limits;
+        let Repository { required_timeout, .. } = self.repository;
         let Devices { headroom, release_timeout, .. } = new.devices;
         Self {
             runtime_file: self.runtime_file.clone(),
             scratch: self.scratch.clone(),
             log: Log { format: self.log.format, ..new.log },
             traces: Traces { sample: new.traces.sample, ..self.traces.clone() },
-            http: Http { listen, ..new.http },
+            http: Http { listen, activation_wait, ..new.http },
+            metrics: self.metrics.clone(),
+            admin: self.admin.clone(),
             limits: Limits { threads, cgroup: cgroup.clone(), ..new.limits },
             devices: Devices { headroom, release_timeout, ..self.devices.clone() },
+            repository: Repository { required_timeout, ..new.repository },
             ..new
         }
     }
@@ -95,7 +101,16 @@ mod tests {
         body_timeout = "1s"
         stall_timeout = "1s"
         idle_timeout = "1s"
+        activation_wait = "1s"
         repository_control = true
+        [metrics]
+        listen = "off"
+        max_connections = 1
+        [admin]
+        socket = "off"
+        group = "other"
+        audit_log = "other"
+        max_connections = 1
         [limits]
         max_body = "1MiB"
         max_decompressed = "1MiB"
@@ -119,6 +134,7 @@ mod tests {
         paths = ["other"]
         startup = "none"
         required = []
+        required_timeout = "1s"
         follow_symlinks = true
         [worker]
         instances = 2
@@ -161,6 +177,7 @@ mod tests {
         max = "2s"
         jitter = 0.5
         [shutdown]
+        grace = "2s"
         drain_timeout = "1s"
     "#;
 
