@@ -192,11 +192,19 @@ fn with_a_zygote(model: &Path, settings: &[(&str, &str)]) -> Supervisor {
 fn torch_a_slow_load() {
     let Some(models) = torch_or_skip(DIGITS, "torch_a_slow_load") else { return };
     let settings = [
-        // Nothing reads so much so fast.
-        ("models.victim.load_timeout", "1ms"),
+        // A hundredth of a processor: what takes a twentieth of a second takes some.
+        ("models.victim.cpu_limit", "0.01"),
+        ("models.victim.load_timeout", "300ms"),
         ("models.victim.restart.max_restarts", "1"),
     ];
     let server = with_a_zygote(&models.join("digits/1/model.pt"), &settings);
+    let of_processors = |event: &serde_json::Value| {
+        let controllers = event["controllers"].as_str().unwrap_or_default();
+        event["message"] == "control groups for workers" && controllers.contains("Cpu")
+    };
+    if !server.logs().events().iter().any(of_processors) {
+        return skipped("torch_a_slow_load", "there are no control groups for processors");
+    }
     let image = Infer::new(VICTIM).tensor("image", "FP32", &[1], &[0; 4]);
     let scene = Scene::of(server, image, SOON);
     scene.server.repository().torch(VICTIM, &models.join("resnet18/1/model.pt"));
