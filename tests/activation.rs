@@ -60,7 +60,7 @@ fn sockets_of(pid: i32) -> Vec<String> {
 
 #[test]
 fn a_server_is_ready_for_its_manager_when_its_models_are() {
-    let slow = Echo::default().parameter("load_delay_ms", "700");
+    let slow = Echo::default().parameter("load_delay_ms", "4000");
     let builder = Supervisor::with_echo("quick").echo("slow", &slow);
     let (mut manager, builder) = Manager::with(builder);
     let mut server = builder.start_unready();
@@ -148,7 +148,7 @@ fn a_socket_that_is_handed_over_is_served_and_outlives_the_server() {
 fn a_socket_that_is_handed_over_is_served_when_the_models_are_there() {
     let answer = |wait: &str| {
         let (listener, _) = listener();
-        let slow = Echo::default().parameter("load_delay_ms", "1000");
+        let slow = Echo::default().parameter("load_delay_ms", "3000");
         let builder = Supervisor::new().echo("slow", &slow).set("http.activation_wait", wait);
         builder.activated("http", listener).start_unready().infer(&Infer::echo("slow")).status
     };

@@ -50,7 +50,7 @@ fn readiness_ends_first_and_the_rest_goes_on_for_the_grace_time() {
 
 #[test]
 fn clients_that_look_at_readiness_lose_nothing() {
-    let mut server = Supervisor::with_echo("m").start();
+    let mut server = Supervisor::with_echo("m").set("shutdown.grace", "5s").start();
     let load = server.load_on("m");
     load.wait_for_more(50);
     server.signal(Signal::SIGTERM);

@@ -49,7 +49,8 @@ fn states_are_shown_and_change_while_one_looks() {
         .echo("wide", &Echo::default().versions(&[1, 2]))
         .config("broken", "this is no configuration")
         .set("restart.max_restarts", "2")
-        .set("restart.backoff.initial", "3s")
+        .set("restart.backoff.initial", "8s")
+        .set("restart.backoff.factor", "1.0")
         .set("repository.required", "[\"steady\"]")
         .set("models.steady.memory_limit", "256MiB")
         .start();

@@ -42,7 +42,15 @@ fn a_living_servers_socket_is_not_taken() {
     let server = Supervisor::with_echo("m").start();
     let socket = format!("admin.socket={}", server.admin_socket().display());
     let folder = tempfile::tempdir().unwrap();
-    let arguments = ["serve", "--set", "http.listen=127.0.0.1:0", "--set", &socket];
+    let arguments = [
+        "serve",
+        "--set",
+        "http.listen=127.0.0.1:0",
+        "--set",
+        "metrics.listen=off",
+        "--set",
+        &socket,
+    ];
     let output = command(folder.path(), &arguments).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{told}");
@@ -59,7 +67,15 @@ fn a_group_that_is_not_there_and_a_file_in_the_way_are_told() {
         ("admin.socket=file", "something else at its place"),
         ("admin.audit_log=file/x", "cannot write admin.audit_log"),
     ] {
-        let arguments = ["serve", "--set", "http.listen=127.0.0.1:0", "--set", setting];
+        let arguments = [
+            "serve",
+            "--set",
+            "http.listen=127.0.0.1:0",
+            "--set",
+            "metrics.listen=off",
+            "--set",
+            setting,
+        ];
         let output = command(folder.path(), &arguments).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(3), "{told}");

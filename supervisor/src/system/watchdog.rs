@@ -27,16 +27,16 @@ impl Watchdog {
         Some(Self { limit: Duration::from_micros(limit) })
     }
 
-    /// From one sign of life to the next.
+    /// From one sign of life to the next: so short that after one that was missed there is time for two
+    /// more.
     #[must_use]
     pub fn interval(self) -> Duration {
-        self.limit / 2
+        self.limit / 4
     }
 
-    /// Whether all of these loops turn, asked at the same time. They have half an interval, so that
-    /// the sign is there well before the limit.
+    /// Whether all of these loops turn, asked at the same time. They have an interval for it.
     pub async fn all_turn(self, pulses: &[Pulse]) -> bool {
-        let limit = self.interval() / 2;
+        let limit = self.interval();
         let beats = join_all(pulses.iter().map(|pulse| pulse.beats(limit))).await;
         let stuck = pulses.iter().zip(&beats).filter(|(_, beats)| !**beats);
         for (pulse, _) in stuck {
@@ -57,8 +57,8 @@ mod tests {
             let text = |text: &str| text.to_owned();
             Watchdog::parse(limit.map(text), pid.map(text), 7).map(Watchdog::interval)
         };
-        assert_eq!(parse(Some("2000000"), None), Some(Duration::from_secs(1)));
-        assert_eq!(parse(Some("2000000"), Some("7")), Some(Duration::from_secs(1)));
+        assert_eq!(parse(Some("2000000"), None), Some(Duration::from_millis(500)));
+        assert_eq!(parse(Some("2000000"), Some("7")), Some(Duration::from_millis(500)));
         assert_eq!(parse(Some("2000000"), Some("8")), None);
         assert_eq!(parse(None, Some("7")), None);
         assert_eq!(parse(Some("0"), None), None);

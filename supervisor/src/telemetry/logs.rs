@@ -18,17 +18,23 @@ pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
 impl LogFilter {
     /// Logs what `filter` says from now on.
     pub fn set(&self, filter: &str) -> Result<(), InvalidFilter> {
-        let filter = EnvFilter::builder().parse(filter).map_err(InvalidFilter)?;
+        let filter = parse(filter)?;
         // Refused only if the subscriber is gone, and that stays as long as the process.
         let _gone = self.0.reload(filter);
         Ok(())
     }
 }
 
+/// What operators have done is logged whatever else is.
+fn parse(filter: &str) -> Result<EnvFilter, InvalidFilter> {
+    let filter = EnvFilter::builder().parse(filter).map_err(InvalidFilter)?;
+    Ok(filter.add_directive("audit=info".parse().expect("a directive")))
+}
+
 /// Installs the process's subscriber, which writes to standard error. Called once; a second call
 /// changes nothing.
 pub fn start_logs(log: &Log) -> Result<LogFilter, InvalidFilter> {
-    let filter = EnvFilter::builder().parse(&log.filter).map_err(InvalidFilter)?;
+    let filter = parse(&log.filter)?;
     let to_person = match log.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Human => true,

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::service;
 use super::settings::{HttpDeps, HttpSettings};
-use crate::frontend::listener::{self, Limits, Service};
+use crate::frontend::listener::{self, Limits, Protocols, Service};
 use crate::system::Answers;
 
 /// Serves `listener` until `shutdown`, then takes no more connections and returns when the
@@ -58,6 +58,8 @@ impl Live {
 
 impl Service for Arc<Live> {
     type Body = Full<Bytes>;
+
+    const SPEAKS: Protocols = Protocols::Both;
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let deps = self.0.load_full();

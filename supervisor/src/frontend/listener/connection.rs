@@ -30,10 +30,20 @@ const MAX_HEADER_LIST: u32 = 64 << 10;
 pub(in crate::frontend) trait Service: Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error = Infallible> + Send + 'static;
 
+    const SPEAKS: Protocols;
+
     fn answer(
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::frontend) enum Protocols {
+    /// One answer at a time on each connection, so that connections bound what answers may hold.
+    Http1,
+    Both,
 }
 
 /// Limits of one listener.
@@ -58,7 +68,11 @@ pub(super) struct Server<S> {
 
 impl<S: Service> Server<S> {
     pub(super) fn new(service: S, limits: watch::Receiver<Limits>) -> Self {
-        let mut protocol = auto::Builder::new(TokioExecutor::new());
+        let protocol = auto::Builder::new(TokioExecutor::new());
+        let mut protocol = match S::SPEAKS {
+            Protocols::Http1 => protocol.http1_only(),
+            Protocols::Both => protocol,
+        };
         // `activity::Watch` bounds the time for a head, and idleness with it.
         protocol.http1().timer(TokioTimer::new()).header_read_timeout(None);
         protocol

@@ -6,4 +6,4 @@ mod activity;
 mod connection;
 
 pub(super) use accept::serve;
-pub(super) use connection::{Limits, Service};
+pub(super) use connection::{Limits, Protocols, Service};

@@ -20,7 +20,7 @@ use tracing::error;
 use super::assets::{self, asset};
 use super::events::Feed;
 use super::text::{self, Text};
-use crate::frontend::listener::{self, Limits, Service};
+use crate::frontend::listener::{self, Limits, Protocols, Service};
 use crate::heavy::heavy;
 use crate::overview::Overview;
 
@@ -62,6 +62,8 @@ struct Shown {
 
 impl Service for Shown {
     type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+    const SPEAKS: Protocols = Protocols::Http1;
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let mut answer = self.answer_path(request.method(), request.uri().path());
