@@ -249,6 +249,32 @@ fn a_model_that_is_new_does_not_make_the_server_unready() {
 }
 
 #[test]
+fn a_correction_waits_for_no_model_of_the_reload_before() {
+    let server = with(&["m", "same"]).start();
+    let (same, load) = (server.worker("same"), server.load_on("m"));
+    // It would take longer than any test.
+    server.repository().echo("slow", &Echo::default().parameter("load_delay_ms", "50000"));
+    server.configure(&format!("{MODELS}[models.m]\nslots = 2"));
+    server.signal(Signal::SIGHUP);
+    server.logs().wait_for("the first file", |event| event["new"] == "2");
+    tests::wait::until_true("a model that loads", || server.workers_of("slow").len() == 1);
+    // A reload that wishes nothing else waits for it, and is overtaken as well.
+    server.signal(Signal::SIGHUP);
+    let overtaken = |event: &Value| event["model"] == "slow" && event["outcome"] == "overtaken";
+    server.logs().wait_for("the first to be overtaken", overtaken);
+    let off = format!("{MODELS}[models.m]\nslots = 3\n[models.slow]\nenabled = false");
+    server.configure(&off);
+    server.signal(Signal::SIGHUP);
+    let gone = |event: &Value| event["model"] == "slow" && event["outcome"] == "disabled";
+    server.logs().wait_for("a model that was not to be", gone);
+    server.logs().wait_for("the last file", |event| event["new"] == "3");
+    tests::wait::until_true("the last workers alone", || server.workers().len() == 2);
+    assert_eq!(server.worker("same"), same);
+    load.wait_for_more(10);
+    load.assert_no_errors();
+}
+
+#[test]
 fn what_the_start_loads_can_grow() {
     let none = format!("{MODELS}repository.startup = \"none\"\n");
     let server = with(&["a", "b"]).file(&none).start();

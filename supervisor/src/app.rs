@@ -33,7 +33,7 @@ use self::listen::Listening;
 use self::manager::ServiceManager;
 use self::operators::Operators;
 use self::reload::Changes;
-pub use self::reload::{Phase, Reloader, Rereading};
+pub use self::reload::{Reloader, Rereading};
 use crate::admin::BindError;
 use crate::config::Config;
 use crate::device::{Devices, kin};

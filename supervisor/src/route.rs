@@ -218,7 +218,7 @@ pub struct Routes {
 #[derive(Debug)]
 struct Shared {
     models: ArcSwap<BTreeMap<ModelName, ModelEntry>>,
-    required: ArcSwap<BTreeSet<ModelName>>,
+    required: ArcSwap<Required>,
     draining: AtomicBool,
     started: AtomicBool,
     /// All required models have served at the same time.
@@ -227,6 +227,26 @@ struct Shared {
     /// Tells whoever waits that something here is different.
     changes: watch::Sender<()>,
     stats: Registry,
+}
+
+/// Which models must be ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Required {
+    pub counted: BTreeSet<ModelName>,
+    /// They count from when they first serve: what a server in service is to serve from now on must
+    /// not take it out of service for all others.
+    pub awaited: BTreeSet<ModelName>,
+}
+
+impl Required {
+    /// Counts those that serve.
+    fn count(&self, serves: impl Fn(&ModelName) -> bool) -> Self {
+        let Self { mut counted, awaited } = self.clone();
+        let (come, awaited) = awaited.into_iter().partition(|name| serves(name));
+        let come: BTreeSet<ModelName> = come;
+        counted.extend(come);
+        Self { counted, awaited }
+    }
 }
 
 /// Wishes that may wait for the control plane.
@@ -340,7 +360,7 @@ impl Routes {
     pub fn waits_for(&self) -> Vec<ModelName> {
         let models = self.shared.models.load();
         let required = self.shared.required.load();
-        required.iter().filter(|name| is_missed(&models, name)).cloned().collect()
+        required.counted.iter().filter(|name| is_missed(&models, name)).cloned().collect()
     }
 
     /// How many models serve, of how many that nobody has unloaded.
@@ -367,7 +387,7 @@ impl Routes {
     }
 
     /// Says which models must be ready, and that their loads have begun.
-    pub fn require(&self, models: BTreeSet<ModelName>) {
+    pub fn require(&self, models: Required) {
         self.shared.required.store(Arc::new(models));
         self.shared.started.store(true, Ordering::Release);
         self.changed();
@@ -380,10 +400,20 @@ impl Routes {
 
     /// To be said after each change.
     fn changed(&self) {
+        self.count_awaited();
         if !self.was_ready() && self.server_ready() {
             self.shared.was_ready.store(true, Ordering::Relaxed);
         }
         self.shared.changes.send_replace(());
+    }
+
+    /// After each change of either table, so that whichever comes last sees both.
+    fn count_awaited(&self) {
+        let serves =
+            |name: &ModelName| self.shared.models.load().get(name).is_some_and(ModelEntry::serves);
+        if self.shared.required.load().awaited.iter().any(serves) {
+            self.shared.required.rcu(|required| required.count(serves));
+        }
     }
 
     pub fn index(&self) -> Vec<IndexEntry> {
@@ -461,8 +491,8 @@ impl Routes {
         self.changed();
     }
 
-    /// The models that must be ready.
-    pub fn required(&self) -> Arc<BTreeSet<ModelName>> {
+    /// The models that must be ready, now or from when they serve.
+    pub fn required(&self) -> Arc<Required> {
         self.shared.required.load_full()
     }
 }
@@ -543,7 +573,7 @@ mod tests {
         let routes = routes(&[(1, ServingState::Loading, "")]);
         assert!(!routes.server_ready(), "not started");
         let name = ModelName::new("m").unwrap();
-        routes.require(BTreeSet::from([name.clone()]));
+        routes.require(Required { counted: [name.clone()].into(), ..Required::default() });
         assert!(!routes.server_ready(), "still loading");
         assert_eq!((routes.waits_for(), routes.was_ready()), (vec![name.clone()], false));
         assert_eq!(routes.serving(), (0, 1));
@@ -557,6 +587,26 @@ mod tests {
         routes.update(&name, |m| m.dismissed = true);
         routes.drain();
         assert!(!routes.server_ready());
+    }
+
+    #[test]
+    fn what_is_awaited_counts_from_when_it_serves() {
+        let routes = routes(&[(1, ServingState::Loading, "")]);
+        let name = ModelName::new("m").unwrap();
+        let becomes = |state| {
+            routes.update(&name, |model| {
+                model.versions.insert(ModelVersion::new(1).unwrap(), entry(state, ""));
+            });
+            routes.server_ready()
+        };
+        routes.require(Required { awaited: [name.clone()].into(), ..Required::default() });
+        assert!(routes.server_ready());
+        assert!(becomes(ServingState::Unavailable) && becomes(ServingState::Ready));
+        assert!(!becomes(ServingState::Unavailable), "it has served, and is missed");
+        assert!(becomes(ServingState::Ready));
+        // One that serves already counts at once.
+        routes.require(Required { awaited: [name.clone()].into(), ..Required::default() });
+        assert!(!becomes(ServingState::Unavailable));
     }
 
     #[test]

@@ -10,9 +10,11 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::{capacity, http_settings};
-use crate::config::{Config, Diff, Effect, Origin};
+use crate::config::{Change, Config, Diff, Effect, Origin};
 use crate::frontend::http::{ByteBudget, HttpSettings};
-use crate::lifecycle::reload::{Found, Order, Outcomes, ReloadReport, Scope, Sighted, Survey};
+use crate::lifecycle::reload::{
+    Applied, Found, Order, Outcomes, ReloadReport, Scope, Sighted, Survey,
+};
 use crate::quota::Quotas;
 use crate::repository::{ScanError, Scanner};
 use crate::route::Routes;
@@ -20,8 +22,10 @@ use crate::system::Notifier;
 use crate::telemetry::LogFilter;
 use crate::telemetry::traces::Traces;
 
-/// Has the configuration read again; a cheap handle. Reloads that are asked for at once are done one
-/// after the other.
+/// Has the configuration read again; a cheap handle.
+///
+/// Reloads that are asked for at once are applied one after the other. None waits for the models of the
+/// one before: what has been wished for wrongly can be put right while it is still being loaded.
 #[derive(Clone, Debug)]
 pub struct Reloader(Arc<Shared>);
 
@@ -31,7 +35,17 @@ struct Shared {
     /// What the server runs with.
     running: ArcSwap<Config>,
     turn: Mutex<()>,
-    phase: watch::Sender<Phase>,
+    /// How many reloads of everything have been applied.
+    applied: watch::Sender<u64>,
+}
+
+/// A reload that holds, and whose models are on their way.
+#[derive(Debug)]
+struct Begun {
+    changes: Vec<Change>,
+    applied: Applied,
+    /// The one after it, if that is one of everything.
+    later: watch::Receiver<u64>,
 }
 
 /// Who takes over what.
@@ -62,13 +76,6 @@ pub struct Rereading {
     pub logs: LogFilter,
 }
 
-/// Whether a reload is under way, for whoever shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Still,
-    Reloading,
-}
-
 const ENDING: &str = "the server is shutting down";
 
 impl Reloader {
@@ -84,9 +91,9 @@ impl Reloader {
         let (models, orders) = mpsc::channel(1);
         let routes = routes.clone();
         let parts = Parts { rereading, models, routes, quotas, traces, http, address };
-        let (phase, _) = watch::channel(Phase::Still);
         let running = ArcSwap::from_pointee(running.clone());
-        let this = Self(Arc::new(Shared { parts, running, turn: Mutex::new(()), phase }));
+        let (turn, applied) = (Mutex::new(()), watch::Sender::new(0));
+        let this = Self(Arc::new(Shared { parts, running, turn, applied }));
         (this, Changes { models: orders, http: settings })
     }
 
@@ -94,12 +101,6 @@ impl Reloader {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         self.0.running.load_full()
-    }
-
-    /// When reloads begin and end.
-    #[must_use]
-    pub fn phases(&self) -> watch::Receiver<Phase> {
-        self.0.phase.subscribe()
     }
 
     /// What a reload of everything would change; changes nothing.
@@ -113,25 +114,23 @@ impl Reloader {
     pub async fn reload(&self, scope: Scope) -> Result<ReloadReport, String> {
         let this = self.clone();
         let task = tokio::spawn(async move {
-            let _turn = this.0.turn.lock().await;
-            this.0.phase.send_replace(Phase::Reloading);
-            let outcome = this.take_turn(scope).await;
-            this.0.phase.send_replace(Phase::Still);
-            outcome
+            let begun = this.begin(scope).await?;
+            Ok(begun.settled().await)
         });
         task.await.unwrap_or_else(|error| Err(format!("the reload has failed: {error}")))
     }
 
-    async fn take_turn(&self, scope: Scope) -> Result<ReloadReport, String> {
-        let outcome = self.apply(scope).await;
-        match &outcome {
-            Ok(report) => log(report),
+    async fn begin(&self, scope: Scope) -> Result<Begun, String> {
+        let _turn = self.0.turn.lock().await;
+        let begun = self.apply(scope).await;
+        match &begun {
+            Ok(begun) => log_changes(&begun.changes),
             Err(reason) => error!(reason, "not reloaded; nothing has changed"),
         }
-        outcome
+        begun
     }
 
-    async fn apply(&self, scope: Scope) -> Result<ReloadReport, String> {
+    async fn apply(&self, scope: Scope) -> Result<Begun, String> {
         let parts = &self.0.parts;
         if parts.routes.draining() {
             return Err(ENDING.to_owned());
@@ -145,15 +144,18 @@ impl Reloader {
         let holds = old.reloaded(&new);
         let survey = self.survey(&scope, &holds).await?;
         let (applied, told) = oneshot::channel();
-        if scope == Scope::Everything {
+        let is_whole = scope == Scope::Everything;
+        if is_whole {
             self.adopt(&holds);
         }
         self.0.running.store(Arc::new(holds.clone()));
         let order = Order { scope, config: holds, survey, applied };
         parts.models.send(order).await.map_err(|_ended| ENDING.to_owned())?;
         let applied = told.await.map_err(|_ended| ENDING.to_owned())?;
-        let Outcomes { models, problems } = applied.settled().await;
-        Ok(ReloadReport { changes, models, problems })
+        if is_whole {
+            self.0.applied.send_modify(|applied| *applied += 1);
+        }
+        Ok(Begun { changes, applied, later: self.0.applied.subscribe() })
     }
 
     async fn read(&self) -> Result<Config, String> {
@@ -206,29 +208,61 @@ impl Reloader {
     }
 }
 
-/// Reloads with each SIGHUP, which a service manager is told of; those that come meanwhile are one.
+impl Begun {
+    /// Waits for the models, unless a later reload says what is wished of them.
+    async fn settled(self) -> ReloadReport {
+        let Self { changes, applied, mut later } = self;
+        let overtaken = async move {
+            // Whoever counts lives as long as the server.
+            let _counted = later.changed().await;
+        };
+        let Outcomes { models, problems } = applied.settled(overtaken).await;
+        let report = ReloadReport { changes, models, problems };
+        log_outcome(&report);
+        report
+    }
+}
+
+/// Reloads with each SIGHUP, which a service manager is told of; those that come before it has been
+/// applied are one.
 pub(super) async fn on_hangup(hangups: Arc<Notify>, reloader: Reloader, notifier: Notifier) {
     loop {
         hangups.notified().await;
         info!(signal = "SIGHUP", "reading the configuration again");
-        let reload = reloader.reload(Scope::Everything);
-        // It says itself what comes of it. A manager that waits for the end is told of nothing else.
-        let _logged = match reloader.0.parts.routes.draining() {
-            true => reload.await,
-            false => notifier.while_reloading(reload).await,
-        };
+        let (reloader, notifier) = (reloader.clone(), notifier.clone());
+        let (applied, is_applied) = oneshot::channel();
+        // It says itself what comes of it, and ends soon after the next one has been applied.
+        tokio::spawn(async move {
+            let draining = reloader.0.parts.routes.draining();
+            let reload = async {
+                let begun = reloader.begin(Scope::Everything).await;
+                let _heard = applied.send(());
+                if let Ok(begun) = begun {
+                    begun.settled().await;
+                }
+            };
+            // A manager that waits for the end is told of nothing else.
+            match draining {
+                true => reload.await,
+                false => notifier.while_reloading(reload).await,
+            }
+        });
+        let _applied_or_failed = is_applied.await;
     }
 }
 
-fn log(report: &ReloadReport) {
-    for change in &report.changes {
+fn log_changes(changes: &[Change]) {
+    for change in changes {
         let (key, old, new) = (&change.key, &change.old, &change.new);
         match change.effect {
             Effect::Live | Effect::Workers => info!(key, old, new, "configuration changed"),
-            // All of them in one line, below.
+            // All of them in one line, at the end.
             Effect::Server => {}
         }
     }
+}
+
+fn log_outcome(report: &ReloadReport) {
     for problem in &report.problems {
         warn!("repository: {problem}");
     }

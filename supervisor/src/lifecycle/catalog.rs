@@ -11,10 +11,10 @@ use tracing::{info, warn};
 use super::instance::Kit;
 use super::keeper::{Ask, DISABLED, Done, Keeper, KeeperParts, Reconfigure};
 use super::reload::Order;
-use crate::config::{Config, Enabled, Required};
+use crate::config::{self, Config, Enabled};
 use crate::repository::{ScanError, Scanner};
 use crate::request::{RequestError, What};
-use crate::route::{Demand, Routes, Wish};
+use crate::route::{Demand, Required, Routes, Wish};
 use crate::status::ModelCard;
 use crate::system::Answers;
 
@@ -76,10 +76,11 @@ impl Catalog {
                 first.insert(name);
             }
         }
-        self.routes.require(match &self.config.repository.required {
-            Required::Startup => first.clone(),
-            Required::Listed(names) => names.clone(),
-        });
+        let counted = match &self.config.repository.required {
+            config::Required::Startup => first.clone(),
+            config::Required::Listed(names) => names.clone(),
+        };
+        self.routes.require(Required { counted, awaited: BTreeSet::new() });
         info!(models = self.keepers.len(), loading = first.len(), "repository read");
         for name in first {
             let (done, _outcome) = oneshot::channel();

@@ -73,7 +73,7 @@ impl Keeper {
             self.show_problem(None);
         }
         let told = match deed {
-            Deed::Nothing => at_once(Work::Nothing),
+            Deed::Nothing => self.load_under_way(),
             Deed::Keep => at_once(Work::Kept),
             Deed::Adopt => {
                 self.adopt();
@@ -129,6 +129,17 @@ impl Keeper {
         }
         self.load(waiting).await;
         let work = if serves { Work::Replacing } else { Work::Loading };
+        Begun { work, done: Some(outcome) }
+    }
+
+    /// Nothing is to be done beyond a load that is under way already.
+    fn load_under_way(&mut self) -> Begun {
+        if self.loading.is_empty() {
+            return at_once(Work::Nothing);
+        }
+        let (done, outcome) = oneshot::channel();
+        self.loading.push(done);
+        let work = if self.incoming.is_some() { Work::Replacing } else { Work::Loading };
         Begun { work, done: Some(outcome) }
     }
 

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use shared::id::ModelName;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, sleep_until};
 
-use super::plan::{Before, Found, Plan, Survey, Wish, required};
+use super::plan::{Before, Found, Plan, Survey, Wish};
 use super::report::{ModelReport, Outcome, Scope};
 use crate::config::Config;
 use crate::lifecycle::catalog::Catalog;
 use crate::lifecycle::keeper::{Begun, Reconfigure, Work};
 use crate::repository::Scanner;
-use crate::route::Routes;
 
 /// Another configuration, for the catalog.
 #[derive(Debug)]
@@ -30,19 +31,19 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Applied {
     begun: BTreeMap<ModelName, Begin>,
-    config: Config,
-    known: BTreeSet<ModelName>,
-    before: BTreeSet<ModelName>,
     /// Models that are new and not loaded.
     listed: BTreeSet<ModelName>,
     problems: Vec<String>,
-    routes: Routes,
 }
 
 /// What is known of one model's part.
 #[derive(Debug)]
 enum Begin {
-    Asked(oneshot::Receiver<Begun>),
+    Asked {
+        begun: oneshot::Receiver<Begun>,
+        /// How long it is waited for.
+        patience: Duration,
+    },
     Refused(String),
 }
 
@@ -61,17 +62,11 @@ impl Catalog {
     pub(in crate::lifecycle) fn reload(&mut self, order: Order) {
         let Order { scope, config, survey, applied } = order;
         let known: BTreeSet<ModelName> = self.known().cloned().collect();
-        let plan = {
-            let before = Before { config: self.config(), known: &known };
-            Plan::new(&scope, before, &config, &survey)
-        };
-        let before = self.routes().required();
-        self.adopt(config.clone());
-        // What is disabled or gone is not missed while it goes.
-        let stays =
-            |name: &ModelName| !matches!(plan.wishes.get(name), Some(Wish::Disable | Wish::Forget));
-        let shrunk = before.iter().filter(|name| stays(name)).cloned().collect();
-        self.routes().require(shrunk);
+        let before = Before { config: self.config(), known: &known };
+        let plan = Plan::new(&scope, before, &config, &survey);
+        self.routes().require(plan.required(&config, before, &self.routes().required()));
+        self.adopt(config);
+        let most = self.config().limits.max_models;
         let mut listed = BTreeSet::new();
         let mut begun = BTreeMap::new();
         for (name, &wish) in &plan.wishes {
@@ -85,15 +80,13 @@ impl Catalog {
             begun.insert(name.clone(), self.wish(name, wish, found));
         }
         let mut problems = survey.problems;
-        problems.extend(plan.left_out.iter().map(|name| {
-            format!("{name} is left out, because limits.max_models is {}", config.limits.max_models)
-        }));
-        let known = self.known().filter(|name| stays(name)).cloned().collect();
-        let routes = self.routes().clone();
-        let before = BTreeSet::clone(&before);
-        let done = Applied { begun, config, known, before, listed, problems, routes };
+        problems.extend(
+            plan.left_out
+                .iter()
+                .map(|name| format!("{name} is left out, because limits.max_models is {most}")),
+        );
         // Whoever asked has gone; what was begun goes on.
-        let _gone = applied.send(done);
+        let _gone = applied.send(Applied { begun, listed, problems });
     }
 
     /// As at the start of the server.
@@ -112,6 +105,7 @@ impl Catalog {
         });
         let config = self.config();
         let (settings, scanner) = (config.model(name).clone(), Scanner::new(config));
+        let patience = settings.worker.load_timeout.saturating_add(PATIENCE);
         let (forgotten, gone) = oneshot::channel();
         let ask = Reconfigure { settings, scanner, wish, home, begun, forgotten };
         if self.reconfigure(name, ask).is_err() {
@@ -120,33 +114,36 @@ impl Catalog {
         if wish == Wish::Forget {
             self.see_off(name, gone);
         }
-        Begin::Asked(told)
+        Begin::Asked { begun: told, patience }
     }
 }
 
 impl Applied {
-    /// Waits for what was begun, for each model so long and no longer.
-    pub async fn settled(self) -> Outcomes {
-        let Self { begun, config, known, before, listed, problems, routes } = self;
+    /// Waits for what was begun, for each model so long and no longer, and for none any more once
+    /// `overtaken`: a later reload has told all models what is wished of them now.
+    pub async fn settled(self, overtaken: impl Future<Output = ()>) -> Outcomes {
+        let Self { begun, listed, problems } = self;
         let began = Instant::now();
+        let overtaken = overtaken.shared();
         let mut models = Vec::new();
         for (model, begin) in begun {
-            let load = config.model(&model).worker.load_timeout;
-            let until = began + load.saturating_add(PATIENCE);
             let outcome = match begin {
-                Begin::Asked(told) => timeout_at(until, outcome(told)).await,
-                Begin::Refused(reason) => Ok(Some(Outcome::Failed(reason))),
+                Begin::Refused(reason) => Some(Outcome::Failed(reason)),
+                Begin::Asked { begun, patience } => tokio::select! {
+                    // What has come to its end is told as it is, however much this task has done
+                    // in this turn.
+                    biased;
+                    outcome = unconstrained(outcome(begun)) => outcome,
+                    () = overtaken.clone() => Some(Outcome::Overtaken),
+                    () = sleep_until(began + patience) => Some(Outcome::Underway),
+                },
             };
             let outcome = match outcome {
-                Ok(None) if listed.contains(&model) => Some(Outcome::Listed),
-                Ok(outcome) => outcome,
-                Err(_late) => Some(Outcome::Underway),
+                None if listed.contains(&model) => Some(Outcome::Listed),
+                outcome => outcome,
             };
             models.extend(outcome.map(|outcome| ModelReport { model, outcome }));
         }
-        let serves = |name: &ModelName| routes.model_ready(name.as_str(), None).unwrap_or(false);
-        let counts = |name: &ModelName| before.contains(name) || serves(name);
-        routes.require(required(&config, &known, counts));
         Outcomes { models, problems }
     }
 }

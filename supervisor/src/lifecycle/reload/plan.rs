@@ -7,8 +7,9 @@ use shared::id::ModelName;
 use shared::text::chain;
 
 use super::report::Scope;
-use crate::config::{Config, Enabled, Required};
+use crate::config::{self, Config, Enabled};
 use crate::repository::{Scan, ScanError, ScanProblem};
+use crate::route::Required;
 
 /// What the repositories hold, as far as it could be read.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +96,29 @@ impl Plan {
         }
     }
 
+    /// Which models must be ready from now on. One that was not required before counts from when it
+    /// serves; what is disabled or gone is not missed.
+    pub(super) fn required(&self, new: &Config, before: Before<'_>, old: &Required) -> Required {
+        let goes = |name: &&ModelName| {
+            matches!(self.wishes.get(*name), Some(Wish::Disable | Wish::Forget))
+        };
+        let starts = |name: &&ModelName| {
+            new.repository.startup.includes(name) && is_enabled(new, name) && !goes(name)
+        };
+        let all: BTreeSet<&ModelName> = match &new.repository.required {
+            config::Required::Listed(names) => names.iter().collect(),
+            config::Required::Startup => {
+                before.known.iter().chain(self.wishes.keys()).filter(starts).collect()
+            }
+        };
+        let counts = |name: &&ModelName| old.counted.contains(*name) && !goes(name);
+        let (counted, awaited): (BTreeSet<_>, BTreeSet<_>) = all.into_iter().partition(counts);
+        Required {
+            counted: counted.into_iter().cloned().collect(),
+            awaited: awaited.into_iter().cloned().collect(),
+        }
+    }
+
     fn of_one(name: &ModelName, before: Before<'_>, new: &Config) -> Self {
         let mut plan = Self::default();
         let is_known = before.known.contains(name);
@@ -153,24 +177,6 @@ fn most(config: &Config) -> usize {
 
 fn is_enabled(config: &Config, name: &ModelName) -> bool {
     config.model(name).enabled == Enabled::Yes
-}
-
-/// Which models must be ready from now on. One that the reload itself brought counts from when it
-/// has become ready: until then it would take the server out of service for all others.
-pub(super) fn required(
-    config: &Config,
-    known: &BTreeSet<ModelName>,
-    counts: impl Fn(&ModelName) -> bool,
-) -> BTreeSet<ModelName> {
-    match &config.repository.required {
-        Required::Listed(names) => names.clone(),
-        Required::Startup => {
-            let starts = |name: &&ModelName| {
-                config.repository.startup.includes(name) && is_enabled(config, name)
-            };
-            known.iter().filter(starts).filter(|name| counts(name)).cloned().collect()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -92,13 +92,22 @@ fn one_model_concerns_no_other() {
 
 #[test]
 fn a_model_that_the_reload_brought_is_required_once_it_serves() {
-    let known = names(&["new", "old", "off"]);
-    let startup = config("[models.off]\nenabled = false");
-    let before = |wanted: &ModelName| *wanted == name("old");
-    assert_eq!(required(&startup, &known, before), names(&["old"]));
-    assert_eq!(required(&startup, &known, |_| true), names(&["new", "old"]));
-    let listed = config("repository.required = [\"new\", \"nowhere\"]");
-    assert_eq!(required(&listed, &known, |_| false), names(&["new", "nowhere"]));
+    let (old, known) = (config(""), names(&["gone", "off", "old", "slow"]));
+    let before = Before { config: &old, known: &known };
+    let counted = names(&["gone", "off", "old"]);
+    let required = |new: &str| {
+        let old = Required { counted: counted.clone(), awaited: names(&["slow"]) };
+        let new = config(new);
+        let plan =
+            Plan::new(&Scope::Everything, before, &new, &survey(&["new", "off", "old", "slow"]));
+        plan.required(&new, before, &old)
+    };
+    let startup = required("[models.off]\nenabled = false");
+    assert_eq!(startup.counted, names(&["old"]));
+    assert_eq!(startup.awaited, names(&["new", "slow"]));
+    let listed = required("repository.required = [\"gone\", \"new\", \"off\"]");
+    assert_eq!(listed.counted, names(&["off"]));
+    assert_eq!(listed.awaited, names(&["gone", "new"]));
 }
 
 /// A configuration of three models, of which any may be disabled or named by the start.

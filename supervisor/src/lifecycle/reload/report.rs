@@ -53,6 +53,8 @@ pub enum Outcome {
     Failed(String),
     /// It has not come to an end in the time that a reload waits, and goes on.
     Underway,
+    /// It had not come to an end when a later reload wished for something else, or for the same.
+    Overtaken,
 }
 
 impl ReloadReport {
@@ -83,6 +85,7 @@ impl Outcome {
             Self::NotReplaced(_) => "not_replaced",
             Self::Failed(_) => "failed",
             Self::Underway => "underway",
+            Self::Overtaken => "overtaken",
         }
     }
 
@@ -98,7 +101,8 @@ impl Outcome {
             | Self::Kept
             | Self::Disabled
             | Self::Gone
-            | Self::Underway => None,
+            | Self::Underway
+            | Self::Overtaken => None,
         }
     }
 }
@@ -116,6 +120,7 @@ impl fmt::Display for Outcome {
             Self::NotReplaced(reason) => write!(f, "not replaced: {reason}"),
             Self::Failed(reason) => write!(f, "failed: {reason}"),
             Self::Underway => f.write_str("still under way"),
+            Self::Overtaken => f.write_str("a later reload has taken over"),
         }
     }
 }
