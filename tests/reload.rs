@@ -258,20 +258,102 @@ fn a_correction_waits_for_no_model_of_the_reload_before() {
     server.signal(Signal::SIGHUP);
     server.logs().wait_for("the first file", |event| event["new"] == "2");
     tests::wait::until_true("a model that loads", || server.workers_of("slow").len() == 1);
-    // A reload that wishes nothing else waits for it, and is overtaken as well.
-    server.signal(Signal::SIGHUP);
-    let overtaken = |event: &Value| event["model"] == "slow" && event["outcome"] == "overtaken";
-    server.logs().wait_for("the first to be overtaken", overtaken);
     let off = format!("{MODELS}[models.m]\nslots = 3\n[models.slow]\nenabled = false");
     server.configure(&off);
     server.signal(Signal::SIGHUP);
     let gone = |event: &Value| event["model"] == "slow" && event["outcome"] == "disabled";
     server.logs().wait_for("a model that was not to be", gone);
     server.logs().wait_for("the last file", |event| event["new"] == "3");
+    let overtaken = |event: &Value| event["model"] == "slow" && event["outcome"] == "overtaken";
+    server.logs().wait_for("the first to be overtaken", overtaken);
     tests::wait::until_true("the last workers alone", || server.workers().len() == 2);
     assert_eq!(server.worker("same"), same);
     load.wait_for_more(10);
     load.assert_no_errors();
+}
+
+/// A model whose next load takes longer than any test.
+fn endless() -> Echo {
+    Echo::default().parameter("load_delay_ms", "50000")
+}
+
+#[test]
+fn a_correction_has_the_room_of_what_it_corrects() {
+    let limited = format!("{MODELS}limits.max_workers = 2\n");
+    let server = with(&["m"]).file(&limited).start();
+    let (old, load) = (server.worker("m"), server.load_on("m"));
+    server.repository().echo("m", &endless());
+    server.configure(&format!("{limited}[models.m]\nslots = 2"));
+    server.signal(Signal::SIGHUP);
+    tests::wait::until_true("a worker beside the old one", || server.workers_of("m").len() == 2);
+    server.repository().echo("m", &Echo::default());
+    let events = server.reload_with(&format!("{limited}[models.m]\nslots = 3"));
+    assert_eq!(word(&events, "m"), "overtaken", "{events:#?}");
+    server.logs().wait_for("the correction", |event| event["outcome"] == "replaced");
+    tests::wait::until_true("the last worker alone", || server.workers_of("m").len() == 1);
+    assert_ne!(server.worker("m"), old);
+    load.wait_for_more(10);
+    load.assert_no_errors();
+}
+
+#[test]
+fn the_first_load_of_a_model_can_be_corrected() {
+    let server = with(&["m"]).file(&format!("{MODELS}limits.max_workers = 2\n")).start();
+    server.repository().echo("new", &endless());
+    server.signal(Signal::SIGHUP);
+    tests::wait::until_true("a worker", || server.workers_of("new").len() == 1);
+    server.repository().echo("new", &Echo::default());
+    server.configure(&format!("{MODELS}limits.max_workers = 2\n[models.new]\nslots = 3"));
+    server.signal(Signal::SIGHUP);
+    let loaded = |event: &Value| event["model"] == "new" && event["outcome"] == "loaded";
+    server.logs().wait_for("the correction", loaded);
+    server.infer(&Infer::echo("new")).assert_status(200);
+}
+
+#[test]
+fn settings_that_take_no_new_workers_wait_for_those_that_are_coming() {
+    let server = with(&["m"]).start();
+    let load = server.load_on("m");
+    let failing = Echo::default().parameter("load_delay_ms", "500");
+    server.repository().echo("m", &failing.parameter("load_fail", "no such luck"));
+    server.configure(&format!("{MODELS}[models.m]\nslots = 2"));
+    server.signal(Signal::SIGHUP);
+    tests::wait::until_true("a worker beside the old one", || server.workers_of("m").len() == 2);
+    server.configure(&format!("{MODELS}[models.m]\nslots = 2\nqueue = 9"));
+    server.signal(Signal::SIGHUP);
+    let failed = |event: &Value| event["outcome"] == "not_replaced";
+    tests::wait::until_true("both to hear of it", || {
+        server.logs().events().iter().filter(|event| failed(event)).count() == 2
+    });
+    load.wait_for_more(10);
+    load.assert_no_errors();
+}
+
+#[test]
+fn a_model_that_had_no_room_is_tried_again() {
+    let builder = with(&["a", "b"]).file(&format!("{MODELS}limits.max_workers = 1\n"));
+    let server = builder.start_unready();
+    let denied = server.logs().wait_for("a denial", |event| event["message"] == "worker denied");
+    let model = denied["model"].as_str().unwrap().to_owned();
+    assert_eq!(word(&server.reload(), &model), "failed");
+    assert_eq!(
+        word(&server.reload_with(&format!("{MODELS}limits.max_workers = 2\n")), &model),
+        "loaded"
+    );
+    server.infer(&Infer::echo(&model)).assert_status(200);
+}
+
+#[test]
+fn a_model_that_was_unloaded_is_not_missed_while_it_loads_again() {
+    let server = with(&["m", "other"]).start();
+    server.client().unload("m").assert_status(200);
+    server.repository().echo("m", &Echo::default().parameter("load_delay_ms", "300"));
+    let loads = server.load_aside("m");
+    tests::wait::until_true("a model that is ready", || {
+        assert_eq!(server.client().get("/v2/health/ready").status, 200);
+        server.client().is_ready("m")
+    });
+    loads.answer().assert_status(200);
 }
 
 #[test]

@@ -179,6 +179,10 @@ impl ModelEntry {
     fn serves(&self) -> bool {
         self.versions.values().any(|version| version.state == ServingState::Ready)
     }
+
+    fn is_up(&self) -> bool {
+        self.serves() && !self.dismissed
+    }
 }
 
 /// A wish of a front end, or of an operator.
@@ -233,18 +237,26 @@ struct Shared {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Required {
     pub counted: BTreeSet<ModelName>,
-    /// They count from when they first serve: what a server in service is to serve from now on must
-    /// not take it out of service for all others.
+    /// They count from when they serve: what a server in service is to serve from now on, or again after
+    /// somebody has unloaded it, must not take it out of service for all others.
     pub awaited: BTreeSet<ModelName>,
 }
 
 impl Required {
-    /// Counts those that serve.
-    fn count(&self, serves: impl Fn(&ModelName) -> bool) -> Self {
-        let Self { mut counted, awaited } = self.clone();
-        let (come, awaited) = awaited.into_iter().partition(|name| serves(name));
-        let come: BTreeSet<ModelName> = come;
-        counted.extend(come);
+    fn is_settled(&self, models: &BTreeMap<ModelName, ModelEntry>) -> bool {
+        let there = |name: &ModelName| models.get(name);
+        !self.awaited.iter().filter_map(there).any(ModelEntry::is_up)
+            && !self.counted.iter().filter_map(there).any(|entry| entry.dismissed)
+    }
+
+    /// Counts those that serve, and awaits those that were unloaded on purpose.
+    fn counted_anew(&self, models: &BTreeMap<ModelName, ModelEntry>) -> Self {
+        let all = self.counted.iter().chain(&self.awaited).cloned();
+        let (counted, awaited) = all.partition(|name| match models.get(name) {
+            Some(entry) if self.counted.contains(name) => !entry.dismissed,
+            Some(entry) => entry.is_up(),
+            None => self.counted.contains(name),
+        });
         Self { counted, awaited }
     }
 }
@@ -386,9 +398,9 @@ impl Routes {
         self.shared.changes.send_replace(());
     }
 
-    /// Says which models must be ready, and that their loads have begun.
-    pub fn require(&self, models: Required) {
-        self.shared.required.store(Arc::new(models));
+    /// Says which models must be ready, given those of before, and that their loads have begun.
+    pub fn require(&self, decide: impl Fn(&Required) -> Required) {
+        self.shared.required.rcu(|before| decide(before));
         self.shared.started.store(true, Ordering::Release);
         self.changed();
     }
@@ -400,7 +412,7 @@ impl Routes {
 
     /// To be said after each change.
     fn changed(&self) {
-        self.count_awaited();
+        self.count_anew();
         if !self.was_ready() && self.server_ready() {
             self.shared.was_ready.store(true, Ordering::Relaxed);
         }
@@ -408,12 +420,14 @@ impl Routes {
     }
 
     /// After each change of either table, so that whichever comes last sees both.
-    fn count_awaited(&self) {
-        let serves =
-            |name: &ModelName| self.shared.models.load().get(name).is_some_and(ModelEntry::serves);
-        if self.shared.required.load().awaited.iter().any(serves) {
-            self.shared.required.rcu(|required| required.count(serves));
-        }
+    fn count_anew(&self) {
+        self.shared.required.rcu(|required| {
+            let models = self.shared.models.load();
+            match required.is_settled(&models) {
+                true => Arc::clone(required),
+                false => Arc::new(required.counted_anew(&models)),
+            }
+        });
     }
 
     pub fn index(&self) -> Vec<IndexEntry> {
@@ -501,9 +515,8 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A model that was unloaded on purpose is not missed.
 fn is_missed(models: &BTreeMap<ModelName, ModelEntry>, name: &ModelName) -> bool {
-    models.get(name).is_none_or(|entry| !entry.dismissed && !entry.serves())
+    models.get(name).is_none_or(|entry| !entry.serves())
 }
 
 fn unknown_model(model: &str) -> RequestError {
@@ -573,7 +586,7 @@ mod tests {
         let routes = routes(&[(1, ServingState::Loading, "")]);
         assert!(!routes.server_ready(), "not started");
         let name = ModelName::new("m").unwrap();
-        routes.require(Required { counted: [name.clone()].into(), ..Required::default() });
+        routes.require(|_| Required { counted: [name.clone()].into(), ..Required::default() });
         assert!(!routes.server_ready(), "still loading");
         assert_eq!((routes.waits_for(), routes.was_ready()), (vec![name.clone()], false));
         assert_eq!(routes.serving(), (0, 1));
@@ -583,8 +596,10 @@ mod tests {
         assert!(routes.server_ready(), "nobody misses it");
         assert_eq!((routes.waits_for(), routes.serving()), (vec![], (0, 0)));
         routes.update(&name, |m| m.dismissed = false);
-        assert_eq!((routes.server_ready(), routes.was_ready()), (false, true));
-        routes.update(&name, |m| m.dismissed = true);
+        assert!(
+            routes.server_ready() && routes.was_ready(),
+            "nobody misses it before it serves again"
+        );
         routes.drain();
         assert!(!routes.server_ready());
     }
@@ -599,13 +614,13 @@ mod tests {
             });
             routes.server_ready()
         };
-        routes.require(Required { awaited: [name.clone()].into(), ..Required::default() });
+        routes.require(|_| Required { awaited: [name.clone()].into(), ..Required::default() });
         assert!(routes.server_ready());
         assert!(becomes(ServingState::Unavailable) && becomes(ServingState::Ready));
         assert!(!becomes(ServingState::Unavailable), "it has served, and is missed");
         assert!(becomes(ServingState::Ready));
         // One that serves already counts at once.
-        routes.require(Required { awaited: [name.clone()].into(), ..Required::default() });
+        routes.require(|_| Required { awaited: [name.clone()].into(), ..Required::default() });
         assert!(!becomes(ServingState::Unavailable));
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use shared::id::ModelName;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::{capacity, http_settings};
@@ -16,7 +15,7 @@ use crate::lifecycle::reload::{
     Applied, Found, Order, Outcomes, ReloadReport, Scope, Sighted, Survey,
 };
 use crate::quota::Quotas;
-use crate::repository::{ScanError, Scanner};
+use crate::repository::{ScanError, Scanner, on_disk};
 use crate::route::Routes;
 use crate::system::Notifier;
 use crate::telemetry::LogFilter;
@@ -35,8 +34,6 @@ struct Shared {
     /// What the server runs with.
     running: ArcSwap<Config>,
     turn: Mutex<()>,
-    /// How many reloads of everything have been applied.
-    applied: watch::Sender<u64>,
 }
 
 /// A reload that holds, and whose models are on their way.
@@ -44,8 +41,6 @@ struct Shared {
 struct Begun {
     changes: Vec<Change>,
     applied: Applied,
-    /// The one after it, if that is one of everything.
-    later: watch::Receiver<u64>,
 }
 
 /// Who takes over what.
@@ -92,8 +87,7 @@ impl Reloader {
         let routes = routes.clone();
         let parts = Parts { rereading, models, routes, quotas, traces, http, address };
         let running = ArcSwap::from_pointee(running.clone());
-        let (turn, applied) = (Mutex::new(()), watch::Sender::new(0));
-        let this = Self(Arc::new(Shared { parts, running, turn, applied }));
+        let this = Self(Arc::new(Shared { parts, running, turn: Mutex::new(()) }));
         (this, Changes { models: orders, http: settings })
     }
 
@@ -116,6 +110,18 @@ impl Reloader {
         let task = tokio::spawn(async move {
             let begun = this.begin(scope).await?;
             Ok(begun.settled().await)
+        });
+        task.await.unwrap_or_else(|error| Err(format!("the reload has failed: {error}")))
+    }
+
+    /// [`Reloader::reload`] of everything, of which the log tells what became of the models.
+    pub async fn apply_only(&self) -> Result<Vec<Change>, String> {
+        let this = self.clone();
+        let task = tokio::spawn(async move {
+            let begun = this.begin(Scope::Everything).await?;
+            let changes = begun.changes.clone();
+            tokio::spawn(begun.settled());
+            Ok(changes)
         });
         task.await.unwrap_or_else(|error| Err(format!("the reload has failed: {error}")))
     }
@@ -144,23 +150,19 @@ impl Reloader {
         let holds = old.reloaded(&new);
         let survey = self.survey(&scope, &holds).await?;
         let (applied, told) = oneshot::channel();
-        let is_whole = scope == Scope::Everything;
-        if is_whole {
+        if scope == Scope::Everything {
             self.adopt(&holds);
         }
         self.0.running.store(Arc::new(holds.clone()));
         let order = Order { scope, config: holds, survey, applied };
         parts.models.send(order).await.map_err(|_ended| ENDING.to_owned())?;
         let applied = told.await.map_err(|_ended| ENDING.to_owned())?;
-        if is_whole {
-            self.0.applied.send_modify(|applied| *applied += 1);
-        }
-        Ok(Begun { changes, applied, later: self.0.applied.subscribe() })
+        Ok(Begun { changes, applied })
     }
 
     async fn read(&self) -> Result<Config, String> {
         let origin = self.0.parts.rereading.origin.clone();
-        let read = spawn_blocking(move || origin.load()).await;
+        let read = on_disk(move || origin.load()).await;
         read.map_err(|error| error.to_string())?.map_err(|errors| errors.to_string())
     }
 
@@ -169,13 +171,11 @@ impl Reloader {
         let scanner = Scanner::new(config);
         match scope {
             Scope::Everything => {
-                let scan = spawn_blocking(move || scanner.scan()).await;
-                scan.map(Survey::from).map_err(|error| error.to_string())
+                let scan = scanner.look().await;
+                scan.map(Survey::from).map_err(|error| format!("repositories: {error}"))
             }
             Scope::Model(name) => {
-                let one = name.clone();
-                let scan = spawn_blocking(move || scanner.scan_one(&one)).await;
-                let found = match scan.map_err(|error| error.to_string())? {
+                let found = match scanner.look_at(name).await {
                     Ok(folder) => Found::At(folder.path),
                     Err(ScanError::NotFound) if !self.is_known(name) => {
                         return Err(format!("model '{name}' is in no repository"));
@@ -209,14 +209,10 @@ impl Reloader {
 }
 
 impl Begun {
-    /// Waits for the models, unless a later reload says what is wished of them.
+    /// Waits for the models.
     async fn settled(self) -> ReloadReport {
-        let Self { changes, applied, mut later } = self;
-        let overtaken = async move {
-            // Whoever counts lives as long as the server.
-            let _counted = later.changed().await;
-        };
-        let Outcomes { models, problems } = applied.settled(overtaken).await;
+        let Self { changes, applied } = self;
+        let Outcomes { models, problems } = applied.settled().await;
         let report = ReloadReport { changes, models, problems };
         log_outcome(&report);
         report
@@ -229,25 +225,17 @@ pub(super) async fn on_hangup(hangups: Arc<Notify>, reloader: Reloader, notifier
     loop {
         hangups.notified().await;
         info!(signal = "SIGHUP", "reading the configuration again");
-        let (reloader, notifier) = (reloader.clone(), notifier.clone());
-        let (applied, is_applied) = oneshot::channel();
-        // It says itself what comes of it, and ends soon after the next one has been applied.
-        tokio::spawn(async move {
-            let draining = reloader.0.parts.routes.draining();
-            let reload = async {
-                let begun = reloader.begin(Scope::Everything).await;
-                let _heard = applied.send(());
-                if let Ok(begun) = begun {
-                    begun.settled().await;
-                }
-            };
-            // A manager that waits for the end is told of nothing else.
-            match draining {
-                true => reload.await,
-                false => notifier.while_reloading(reload).await,
-            }
-        });
-        let _applied_or_failed = is_applied.await;
+        let begin = reloader.begin(Scope::Everything);
+        // A manager that waits for the end of the server is told of nothing else. One that waits for a
+        // reload would hand on no other one, not even a correction, until the models are ready.
+        let begun = match reloader.0.parts.routes.draining() {
+            true => begin.await,
+            false => notifier.while_reloading(begin).await,
+        };
+        if let Ok(begun) = begun {
+            // It says itself what comes of it.
+            tokio::spawn(begun.settled());
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::instance::Kit;
 use super::keeper::{Ask, DISABLED, Done, Keeper, KeeperParts, Reconfigure};
 use super::reload::Order;
 use crate::config::{self, Config, Enabled};
-use crate::repository::{ScanError, Scanner};
+use crate::repository::{Scan, ScanError, Scanner};
 use crate::request::{RequestError, What};
 use crate::route::{Demand, Required, Routes, Wish};
 use crate::status::ModelCard;
@@ -20,6 +20,8 @@ use crate::system::Answers;
 
 /// Requests that may wait for the task of one model.
 const ASKS: usize = 64;
+/// Models that may be looked for at a time, of those that are not known.
+const LOOKS: usize = 64;
 
 /// The models of this server.
 #[derive(Debug)]
@@ -33,6 +35,16 @@ pub struct Catalog {
     leaving: BTreeMap<ModelName, task::Id>,
     /// The task for each of them, which ends when nothing is left of it.
     farewells: JoinSet<ModelName>,
+    /// Models that somebody wishes for and that are not known yet.
+    looks: JoinSet<Looked>,
+}
+
+/// Whether a model that is not known yet is in a repository.
+#[derive(Debug)]
+struct Looked {
+    model: ModelName,
+    found: Result<(), ScanError>,
+    done: Done,
 }
 
 /// What the server's end asks of the catalog.
@@ -48,15 +60,17 @@ impl Catalog {
     pub fn new(config: Config, kit: Kit, routes: Routes) -> Self {
         let scanner = Scanner::new(&config);
         let (keepers, leaving) = (BTreeMap::new(), BTreeMap::new());
-        Self { config, scanner, kit, routes, keepers, leaving, farewells: JoinSet::new() }
+        let (farewells, looks) = (JoinSet::new(), JoinSet::new());
+        Self { config, scanner, kit, routes, keepers, leaving, farewells, looks }
     }
 
     /// Lists what the repositories hold and begins to load what the configuration names. A model
     /// that cannot be read is listed with the reason and keeps nothing else from loading.
     pub async fn open(&mut self) {
-        let scanner = self.scanner.clone();
-        let scan = tokio::task::spawn_blocking(move || scanner.scan()).await;
-        let scan = scan.unwrap_or_default();
+        let scan = self.scanner.look().await.unwrap_or_else(|error| {
+            warn!("repository: {error}");
+            Scan::default()
+        });
         for problem in &scan.problems {
             warn!("repository: {problem}");
         }
@@ -80,7 +94,7 @@ impl Catalog {
             config::Required::Startup => first.clone(),
             config::Required::Listed(names) => names.clone(),
         };
-        self.routes.require(Required { counted, awaited: BTreeSet::new() });
+        self.routes.require(|_| Required { counted: counted.clone(), ..Required::default() });
         info!(models = self.keepers.len(), loading = first.len(), "repository read");
         for name in first {
             let (done, _outcome) = oneshot::channel();
@@ -114,12 +128,12 @@ impl Catalog {
         loop {
             tokio::select! {
                 wish = wishes.recv() => match wish {
-                    // A disk that takes its time is no loop that is stuck.
-                    Some(demand) => pulse.meanwhile(self.grant(demand)).await,
+                    Some(demand) => self.grant(demand),
                     None => return,
                 },
                 () = pulse.answer() => {}
                 Some(order) = reloads.recv() => self.reload(order),
+                Some(looked) = self.looks.join_next() => self.load_new(looked),
                 Some(gone) = self.farewells.join_next_with_id() => self.bury(gone),
                 ending = end.recv() => match ending {
                     Some(Ending::Drain(drained)) => {
@@ -138,7 +152,7 @@ impl Catalog {
         }
     }
 
-    async fn grant(&mut self, demand: Demand) {
+    fn grant(&mut self, demand: Demand) {
         let Demand { model, wish, done } = demand;
         let known = self.keepers.contains_key(&model) && !self.leaving.contains_key(&model);
         match (wish, known) {
@@ -149,29 +163,44 @@ impl Catalog {
             (Wish::Restart, true) => self.ask(&model, Ask::Restart(done)),
             (Wish::Reset, true) => self.ask(&model, Ask::Reset(done)),
             (Wish::Load, true) => self.ask(&model, Ask::Load(done)),
-            (Wish::Load, false) => self.load_new(model, done).await,
+            (Wish::Load, false) if self.looks.len() >= LOOKS => {
+                let message = "too many models that are not known yet are being looked for";
+                refuse(done, RequestError::new(What::NotReady, message));
+            }
+            (Wish::Load, false) => {
+                // A disk that takes its time must not keep the other models' wishes waiting.
+                let scanner = self.scanner.clone();
+                self.looks.spawn(async move {
+                    let found = scanner.look_at(&model).await.map(drop);
+                    Looked { model, found, done }
+                });
+            }
         }
     }
 
     /// A model that was not there at the start.
-    async fn load_new(&mut self, model: ModelName, done: Done) {
+    fn load_new(&mut self, looked: Result<Looked, JoinError>) {
+        let Ok(Looked { model, found, done }) = looked else { return };
         let most = self.config.limits.max_models;
-        if u32::try_from(self.keepers.len()).is_ok_and(|models| models >= most) {
+        let is_known = self.keepers.contains_key(&model);
+        if !is_known && u32::try_from(self.keepers.len()).is_ok_and(|models| models >= most) {
             let message = format!("failed to load '{model}', limits.max_models = {most} are known");
             return refuse(done, RequestError::invalid(message));
         }
-        let (scanner, name) = (self.scanner.clone(), model.clone());
-        let found = tokio::task::spawn_blocking(move || scanner.scan_one(&name)).await;
         match found {
-            Ok(Err(ScanError::NotFound)) => {
+            Err(ScanError::NotFound) => {
                 let message = format!("failed to load '{model}', it is in no repository");
                 refuse(done, RequestError::new(What::UnknownModel, message));
             }
-            Ok(_) => {
+            Err(ScanError::NotRead(error)) => {
+                let message = format!("failed to load '{model}', {error}");
+                refuse(done, RequestError::new(What::NotReady, message));
+            }
+            // Whatever else is wrong with it is said by its task.
+            Ok(()) | Err(_) => {
                 self.leaving.remove(&model);
                 self.ask(&model, Ask::Load(done));
             }
-            Err(error) => refuse(done, RequestError::new(What::Internal, error.to_string())),
         }
     }
 

@@ -5,6 +5,8 @@
 //! load, something there: incoming set loads beside the current one; when it is ready the routes
 //!                        move, then the old set drains; if it fails, the current one stays
 //! other settings:       the same with the new ones, or nothing but new settings (`reconfigure`)
+//! newer settings:       what loads with older ones is dropped, and the load begins when what that had
+//!                       is free
 //! unload:               current (and incoming) sets drain; answered when their processes are gone
 //! restart:              an incoming set of the same versions; if there is no room for it, one worker of
 //!                       the current set after the other
@@ -13,6 +15,7 @@
 
 mod reconfigure;
 mod restart;
+mod waiter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,23 +23,30 @@ use std::sync::Arc;
 
 use shared::id::{ModelName, ModelVersion};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Duration, Instant, sleep_until};
 use tracing::{info, warn};
 
 use self::reconfigure::Farewell;
 pub(super) use self::reconfigure::{Begun, Reconfigure, Work};
 use self::restart::{Purpose, Renewal};
+pub(super) use self::waiter::Ending;
+use self::waiter::Waiter;
 use super::Event;
 use super::instance::{Gone, Kit};
 use super::version::{Settled, Version};
 use crate::config::{Enabled, ModelSettings, PoisonSettings};
 use crate::health::{PoisonPolicy, Watchlist};
-use crate::repository::{ModelFolder, ScanError, Scanner, select};
+use crate::repository::{ModelFolder, Scanner, select};
 use crate::request::{RequestError, What};
 use crate::route::{AnsweredWhen, ModelEntry, Route, Routes, ServingState, VersionEntry};
 use crate::status::{ModelCard, VersionCard};
 
 /// Why a model has no version, if so configured.
 pub(super) const DISABLED: &str = "disabled by the configuration";
+
+/// How long a load waits for the room of what it replaces, beyond the time that a worker has to end: a
+/// process that does not go when it is killed must not keep the model from being tried.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) type Done = oneshot::Sender<Result<(), RequestError>>;
 
@@ -68,9 +78,10 @@ pub(super) struct Keeper {
     current: Option<Set>,
     incoming: Option<Set>,
     /// Who waits for `incoming`, or for `current` while that loads for the first time.
-    loading: Vec<Done>,
-    /// Who asked for a load while one was under way: what that one read may be older than the wish.
-    again: Vec<Done>,
+    loading: Vec<Waiter>,
+    /// Who waits for the next load: what one that is under way has read may be older than the wish, or
+    /// what it had is not free yet.
+    again: Vec<Waiter>,
     retiring: Vec<Set>,
     /// A restart of the current set, worker by worker.
     renewal: Option<Renewal>,
@@ -81,7 +92,7 @@ pub(super) struct Keeper {
     /// Somebody asked for it to be unloaded, and nobody for a load since.
     dismissed: bool,
     leaves: Farewell,
-    unloading: Vec<Done>,
+    unloading: Vec<Waiter>,
     /// What is told to instances that are to go.
     farewell: Event,
     /// Versions that served once and were let go; they stay listed until a load says what there is.
@@ -102,6 +113,8 @@ struct Set {
     versions: BTreeMap<ModelVersion, Version>,
     /// Versions that were selected and cannot be loaded, with the reason.
     failed: BTreeMap<ModelVersion, String>,
+    /// The next load waits until this one has given back what it had, and at most until then.
+    holds_up: Option<Instant>,
 }
 
 /// What a model's task is made of.
@@ -149,14 +162,14 @@ impl Keeper {
                     Some(Ask::Unload(done, answered)) => {
                         self.dismissed = true;
                         self.publish_with(|entry| entry.dismissed = true);
-                        self.unload(done, answered).await;
+                        self.unload(Waiter::Client(done), answered).await;
                     }
                     Some(Ask::Reconfigure(order)) => self.reconfigure(*order).await,
                     Some(Ask::Restart(done)) => self.ask_restart(done).await,
                     Some(Ask::Reset(done)) => self.ask_reset(done).await,
                     Some(Ask::Shutdown(done)) => {
                         self.farewell = Event::ServerEnds;
-                        self.unload(done, AnsweredWhen::Gone).await;
+                        self.unload(Waiter::Client(done), AnsweredWhen::Gone).await;
                     }
                     Some(Ask::Kill) => self.kill().await,
                     None => return,
@@ -172,16 +185,21 @@ impl Keeper {
         if self.settings.enabled == Enabled::No {
             let message = format!("failed to load '{}', it is {DISABLED}", self.name);
             let _gone = done.send(Err(RequestError::invalid(message)));
-        } else if self.incoming.is_some() || !self.loading.is_empty() {
+        } else if self.is_loading() {
             // Clients that have gone do not pile up.
-            self.again.retain(|waiting| !waiting.is_closed());
-            self.again.push(done);
+            self.again.retain(|waiting| !waiting.is_gone());
+            self.again.push(Waiter::Client(done));
         } else {
-            self.load(vec![done]).await;
+            self.load(vec![Waiter::Client(done)]).await;
         }
     }
 
-    async fn load(&mut self, waiting: Vec<Done>) {
+    /// Something is on its way up, or will be once there is room.
+    fn is_loading(&self) -> bool {
+        self.incoming.is_some() || !self.loading.is_empty() || !self.again.is_empty()
+    }
+
+    async fn load(&mut self, waiting: Vec<Waiter>) {
         self.loading = waiting;
         self.dismissed = false;
         match self.new_set().await {
@@ -226,9 +244,7 @@ impl Keeper {
 
     /// Reads the folder and makes what its version policy selects.
     async fn new_set(&mut self) -> Result<Set, String> {
-        let (scanner, name) = (self.scanner.clone(), self.name.clone());
-        let scan = tokio::task::spawn_blocking(move || scanner.scan_one(&name)).await;
-        let folder = scan.map_err(|e| e.to_string())?.map_err(|e: ScanError| e.reason())?;
+        let folder = self.scanner.look_at(&self.name).await.map_err(|error| error.reason())?;
         for warning in &folder.manifest.warnings {
             warn!(model = self.name.as_str(), "config.pbtxt: {warning}");
         }
@@ -241,7 +257,7 @@ impl Keeper {
         let selection = select(there, &folder.manifest.version_policy);
         let (settings, folder) = (self.settings.clone(), Arc::clone(folder));
         let (versions, failed) = (BTreeMap::new(), BTreeMap::new());
-        let mut set = Set { settings, folder, purpose, versions, failed };
+        let mut set = Set { settings, folder, purpose, versions, failed, holds_up: None };
         for version in selection.missing {
             set.failed.insert(version, "the version policy names it and it does not exist".into());
         }
@@ -270,7 +286,7 @@ impl Keeper {
         Arc::clone(self.watchlists.entry(version).or_insert_with(|| Arc::new(made())))
     }
 
-    async fn unload(&mut self, done: Done, answered: AnsweredWhen) {
+    async fn unload(&mut self, done: Waiter, answered: AnsweredWhen) {
         self.watchlists.clear();
         self.renewal = None;
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
@@ -282,12 +298,12 @@ impl Keeper {
             self.retire(set).await;
         }
         self.retire_current().await;
-        self.unloading.retain(|waiting| !waiting.is_closed());
+        self.unloading.retain(|waiting| !waiting.is_gone());
         match answered {
             AnsweredWhen::Gone => self.unloading.push(done),
             AnsweredWhen::Begun => {
                 self.publish();
-                let _gone = done.send(Ok(()));
+                done.answer(Ok(()));
             }
         }
     }
@@ -334,16 +350,35 @@ impl Keeper {
             }
         }
         self.retiring.retain(|set| set.gone() == Gone::No);
-        if self.incoming.is_none() && self.loading.is_empty() && !self.again.is_empty() {
+        let is_free = self.incoming.is_none() && self.loading.is_empty() && !self.is_held_up();
+        if is_free && !self.again.is_empty() {
             let waiting = std::mem::take(&mut self.again);
             self.load(waiting).await;
         }
         self.publish();
         if self.retiring.is_empty() {
-            for done in self.unloading.drain(..) {
-                let _gone = done.send(Ok(()));
+            for waiting in self.unloading.drain(..) {
+                waiting.answer(Ok(()));
             }
         }
+    }
+
+    /// Has this one make room for what is loaded in its place.
+    async fn make_way(&mut self, mut set: Set) {
+        let patience = set.settings.worker.stop_timeout.saturating_add(ROOM_PATIENCE);
+        let until = Instant::now() + patience;
+        set.holds_up = Some(until);
+        self.retire(set).await;
+        let changed = Arc::clone(&self.changed);
+        tokio::spawn(async move {
+            sleep_until(until).await;
+            changed.notify_one();
+        });
+    }
+
+    fn is_held_up(&self) -> bool {
+        let now = Instant::now();
+        self.retiring.iter().any(|set| set.holds_up.is_some_and(|until| now < until))
     }
 
     /// The new set serves: routes move first, then the old one may go.
@@ -384,9 +419,8 @@ impl Keeper {
 
     /// Answers those whose load has settled.
     fn answer_loads(&mut self, result: Result<(), RequestError>) {
-        for done in self.loading.drain(..) {
-            // A client that has gone does not stop the load.
-            let _gone = done.send(result.clone());
+        for waiting in self.loading.drain(..) {
+            waiting.answer(result.clone());
         }
     }
 

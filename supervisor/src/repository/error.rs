@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use shared::id::ModelName;
 
+use super::look::NotRead;
 use super::pbtxt::PbtxtError;
 use super::support::Refusals;
 
@@ -65,6 +66,8 @@ pub enum ScanError {
     Escapes(PathBuf),
     #[error("more than one repository holds it: {}", show_paths(.0))]
     Duplicate(Vec<PathBuf>),
+    #[error("{0}")]
+    NotRead(#[from] NotRead),
 }
 
 impl ScanError {
@@ -80,7 +83,8 @@ impl ScanError {
             | Self::ConfigNotText
             | Self::TooManyEntries(_)
             | Self::Escapes(_)
-            | Self::Duplicate(_) => self.to_string(),
+            | Self::Duplicate(_)
+            | Self::NotRead(_) => self.to_string(),
         }
     }
 }

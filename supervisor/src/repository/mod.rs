@@ -14,6 +14,7 @@ mod convert;
 mod error;
 pub mod folder;
 pub mod geometry;
+mod look;
 pub mod manifest;
 mod pbtxt;
 pub mod scan;
@@ -27,6 +28,7 @@ pub use convert::{ModelFile, read_manifest};
 pub use error::{ManifestError, ScanError, ScanProblem};
 pub use folder::{ModelFolder, VersionFolder, VersionProblem};
 pub use geometry::Geometry;
+pub use look::{NotRead, on_disk};
 pub use manifest::{
     DynamicBatching, EngineKind, InstanceGroup, InstanceKind, Manifest, QueuePolicy, Seat, Tensor,
     TimeoutAction, VersionPolicy, View, Warning,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::clock::MonotonicNanos;
-use shared::sync::{AtomicBool, AtomicU64, Ordering};
+use shared::sync::{AtomicBool, Ordering};
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 use tracing::warn;
@@ -29,8 +29,6 @@ struct Manager {
     socket: SocketAddr,
     /// Said once, and only then a reload has something to come back to.
     told_ready: AtomicBool,
-    /// How many are going on.
-    reloads: AtomicU64,
     /// So that a manager that has gone is one line in the log.
     warned: AtomicBool,
 }
@@ -54,8 +52,7 @@ impl Notifier {
 
     fn new(socket: SocketAddr) -> Self {
         let (told_ready, warned) = (AtomicBool::new(false), AtomicBool::new(false));
-        let reloads = AtomicU64::new(0);
-        Self(Some(Arc::new(Manager { socket, told_ready, reloads, warned })))
+        Self(Some(Arc::new(Manager { socket, told_ready, warned })))
     }
 
     /// Whether anybody listens.
@@ -78,21 +75,17 @@ impl Notifier {
         }
     }
 
-    /// Has the manager know that `reload` is going on; of several at once, until the last one has ended.
-    /// While the server has not been said to be ready,
+    /// Has the manager know that `reload` is going on. While the server has not been said to be ready,
     /// a reload is a part of its start, and says nothing of its own.
     pub async fn while_reloading<T>(&self, reload: impl Future<Output = T>) -> T {
         let ready = |m: &Arc<Manager>| m.told_ready.load(Ordering::Relaxed);
-        let Some(manager) = self.0.as_ref().filter(|manager| ready(manager)) else {
+        if !self.0.as_ref().is_some_and(ready) {
             return reload.await;
-        };
-        manager.reloads.fetch_add(1, Ordering::Relaxed);
+        }
         let now = MonotonicNanos::now().0 / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}")).await;
         let outcome = reload.await;
-        if manager.reloads.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.tell("READY=1").await;
-        }
+        self.tell("READY=1").await;
         outcome
     }
 }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 
-use super::{Done, Keeper, Set};
+use super::waiter::{Ending, Waiter};
+use super::{Keeper, Set};
 use crate::config::{Enabled, ModelSettings};
 use crate::health::PoisonPolicy;
 use crate::lifecycle::reload::deed::{Deed, Place, Presence, There};
 use crate::lifecycle::reload::plan::Wish;
+use crate::lifecycle::version::Settled;
 use crate::repository::Scanner;
-use crate::request::RequestError;
 use crate::route::AnsweredWhen;
 
 /// What a reload asks of a model's task.
@@ -31,7 +32,7 @@ pub(in crate::lifecycle) struct Reconfigure {
 pub(in crate::lifecycle) struct Begun {
     pub(in crate::lifecycle) work: Work,
     /// `None` if it is done.
-    pub(in crate::lifecycle) done: Option<oneshot::Receiver<Result<(), RequestError>>>,
+    pub(in crate::lifecycle) done: Option<oneshot::Receiver<Ending>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +78,16 @@ impl Keeper {
             Deed::Keep => at_once(Work::Kept),
             Deed::Adopt => {
                 self.adopt();
-                at_once(Work::Adjusted)
+                match self.load_under_way() {
+                    Begun { work: Work::Nothing, .. } => at_once(Work::Adjusted),
+                    under_way => under_way,
+                }
             }
-            Deed::Renew | Deed::Load => self.load_anew().await,
+            Deed::Renew | Deed::Load => {
+                // What takes no new workers does not wait for them.
+                self.adopt();
+                self.load_anew().await
+            }
             Deed::Disable => self.disable(before.enabled).await,
             Deed::Forget => self.forget(forgotten).await,
         };
@@ -90,7 +98,13 @@ impl Keeper {
     fn there(&self, wished: &ModelSettings, home: Option<&PathBuf>) -> There {
         let newest = self.incoming.as_ref().or(self.current.as_ref());
         let failed = self.problem.is_some() && !self.dismissed;
+        let waits = self.incoming.is_none() && self.loading.is_empty() && !self.again.is_empty();
         let (state, settings, last) = match newest {
+            // It will be made of these.
+            _ if waits => (Presence::Loaded, &self.settings, self.home.as_ref()),
+            Some(set) if set.was_denied() && set.settled() == Settled::Failed && !set.serves() => {
+                (Presence::Denied, &set.settings, Some(&set.folder.path))
+            }
             Some(set) => (Presence::Loaded, &set.settings, Some(&set.folder.path)),
             None if failed && self.settings.enabled == Enabled::Yes => {
                 (Presence::Failed, &self.settings, self.home.as_ref())
@@ -116,51 +130,70 @@ impl Keeper {
     }
 
     /// Loads anew. A load that is under way has other settings: this one takes its place, also for
-    /// those who wait for it.
+    /// clients who wait for it, once what that had is free. If there is nothing to load, it goes on.
     async fn load_anew(&mut self) -> Begun {
-        self.renewal = None;
-        let serves = self.current.as_ref().is_some_and(Set::serves);
         let (done, outcome) = oneshot::channel();
-        let mut waiting: Vec<Done> = std::mem::take(&mut self.loading);
-        waiting.append(&mut self.again);
-        waiting.push(done);
-        if let Some(set) = self.incoming.take() {
-            self.retire(set).await;
-        }
-        self.load(waiting).await;
+        let serves = self.current.as_ref().is_some_and(Set::serves);
         let work = if serves { Work::Replacing } else { Work::Loading };
-        Begun { work, done: Some(outcome) }
+        let begun = Begun { work, done: Some(outcome) };
+        match self.scanner.look_at(&self.name).await {
+            Ok(folder) => self.home = Some(folder.path),
+            Err(error) if self.is_loading() => {
+                let _ours = done.send(Ending::Failed(error.reason()));
+                return begun;
+            }
+            // As any load that fails.
+            Err(_) => {}
+        }
+        self.renewal = None;
+        let mut waiting = Waiter::overtake(&mut self.loading);
+        waiting.append(&mut Waiter::overtake(&mut self.again));
+        waiting.push(Waiter::Reload(done));
+        self.again = waiting;
+        if let Some(set) = self.incoming.take() {
+            self.make_way(set).await;
+        }
+        if !serves && let Some(set) = self.current.take() {
+            self.make_way(set).await;
+        }
+        begun
     }
 
     /// Nothing is to be done beyond a load that is under way already.
     fn load_under_way(&mut self) -> Begun {
-        if self.loading.is_empty() {
+        if !self.is_loading() {
             return at_once(Work::Nothing);
         }
         let (done, outcome) = oneshot::channel();
-        self.loading.push(done);
-        let work = if self.incoming.is_some() { Work::Replacing } else { Work::Loading };
+        self.join(Waiter::Reload(done));
+        let serves = self.current.as_ref().is_some_and(Set::serves);
+        let work = if serves { Work::Replacing } else { Work::Loading };
         Begun { work, done: Some(outcome) }
     }
 
     async fn disable(&mut self, before: Enabled) -> Begun {
-        if self.current.is_none() && self.incoming.is_none() && before == Enabled::No {
+        let is_there = self.current.is_some() || self.is_loading() || !self.retiring.is_empty();
+        if !is_there && before == Enabled::No {
             self.show_problem(Some(super::DISABLED));
             return at_once(Work::Nothing);
         }
-        let (done, outcome) = oneshot::channel();
-        self.unload(done, AnsweredWhen::Gone).await;
-        self.unloaded.clear();
+        let begun = self.let_go(Work::Disabling).await;
         self.show_problem(Some(super::DISABLED));
-        Begun { work: Work::Disabling, done: Some(outcome) }
+        begun
     }
 
     async fn forget(&mut self, forgotten: oneshot::Sender<()>) -> Begun {
-        let (done, outcome) = oneshot::channel();
         self.leaves = Farewell::Going(forgotten);
-        self.unload(done, AnsweredWhen::Gone).await;
+        self.let_go(Work::Forgetting).await
+    }
+
+    async fn let_go(&mut self, work: Work) -> Begun {
+        let (done, outcome) = oneshot::channel();
+        self.loading = Waiter::overtake(&mut self.loading);
+        self.again = Waiter::overtake(&mut self.again);
+        self.unload(Waiter::Reload(done), AnsweredWhen::Gone).await;
         self.unloaded.clear();
-        Begun { work: Work::Forgetting, done: Some(outcome) }
+        Begun { work, done: Some(outcome) }
     }
 
     /// Takes down what is shown of a model that is to be forgotten, once nothing is left of it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shared::id::ModelVersion;
 use tracing::info;
 
-use super::{Done, Keeper, Set};
+use super::{Done, Keeper, Set, Waiter};
 use crate::device::Device;
 use crate::lifecycle::instance::{Gone, Instance};
 use crate::lifecycle::{Availability, Event};
@@ -34,10 +34,9 @@ type Seat = (ModelVersion, usize);
 
 impl Keeper {
     pub(super) async fn ask_restart(&mut self, done: Done) {
-        if self.incoming.is_some() || !self.loading.is_empty() {
+        if self.is_loading() {
             // What is on its way up is new.
-            self.loading.retain(|waiting| !waiting.is_closed());
-            return self.loading.push(done);
+            return self.join(Waiter::Client(done));
         }
         let serving = self.current.as_ref().filter(|set| set.serves());
         let Some(folder) = serving.map(|set| Arc::clone(&set.folder)) else {
@@ -49,7 +48,7 @@ impl Keeper {
                 for version in set.versions.values() {
                     version.ask(&Event::Wanted).await;
                 }
-                self.loading.push(done);
+                self.loading.push(Waiter::Client(done));
                 self.incoming = Some(set);
             }
             Err(reason) => {
@@ -67,8 +66,16 @@ impl Keeper {
         for version in set.versions.values() {
             version.ask(&Event::OperatorReset).await;
         }
-        self.loading.retain(|waiting| !waiting.is_closed());
-        self.loading.push(done);
+        self.loading.retain(|waiting| !waiting.is_gone());
+        self.loading.push(Waiter::Client(done));
+    }
+
+    /// Waits with those who wait for what is on its way up.
+    pub(super) fn join(&mut self, waiter: Waiter) {
+        let is_under_way = self.incoming.is_some() || !self.loading.is_empty();
+        let others = if is_under_way { &mut self.loading } else { &mut self.again };
+        others.retain(|waiting| !waiting.is_gone());
+        others.push(waiter);
     }
 
     /// Whether the room that a worker of the current set gives up can be its successor's: a driver that does

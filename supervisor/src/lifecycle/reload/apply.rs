@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use shared::id::ModelName;
 use tokio::sync::oneshot;
-use tokio::task::unconstrained;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use super::plan::{Before, Found, Plan, Survey, Wish};
 use super::report::{ModelReport, Outcome, Scope};
 use crate::config::Config;
 use crate::lifecycle::catalog::Catalog;
-use crate::lifecycle::keeper::{Begun, Reconfigure, Work};
+use crate::lifecycle::keeper::{Begun, Ending, Reconfigure, Work};
 use crate::repository::Scanner;
 
 /// Another configuration, for the catalog.
@@ -64,7 +62,7 @@ impl Catalog {
         let known: BTreeSet<ModelName> = self.known().cloned().collect();
         let before = Before { config: self.config(), known: &known };
         let plan = Plan::new(&scope, before, &config, &survey);
-        self.routes().require(plan.required(&config, before, &self.routes().required()));
+        self.routes().require(|required| plan.required(&config, before, required));
         self.adopt(config);
         let most = self.config().limits.max_models;
         let mut listed = BTreeSet::new();
@@ -119,24 +117,18 @@ impl Catalog {
 }
 
 impl Applied {
-    /// Waits for what was begun, for each model so long and no longer, and for none any more once
-    /// `overtaken`: a later reload has told all models what is wished of them now.
-    pub async fn settled(self, overtaken: impl Future<Output = ()>) -> Outcomes {
+    /// Waits for what was begun, for each model so long and no longer.
+    pub async fn settled(self) -> Outcomes {
         let Self { begun, listed, problems } = self;
         let began = Instant::now();
-        let overtaken = overtaken.shared();
         let mut models = Vec::new();
         for (model, begin) in begun {
             let outcome = match begin {
                 Begin::Refused(reason) => Some(Outcome::Failed(reason)),
-                Begin::Asked { begun, patience } => tokio::select! {
-                    // What has come to its end is told as it is, however much this task has done
-                    // in this turn.
-                    biased;
-                    outcome = unconstrained(outcome(begun)) => outcome,
-                    () = overtaken.clone() => Some(Outcome::Overtaken),
-                    () = sleep_until(began + patience) => Some(Outcome::Underway),
-                },
+                Begin::Asked { begun, patience } => {
+                    let outcome = timeout_at(began + patience, outcome(begun)).await;
+                    outcome.unwrap_or(Some(Outcome::Underway))
+                }
             };
             let outcome = match outcome {
                 None if listed.contains(&model) => Some(Outcome::Listed),
@@ -156,7 +148,9 @@ async fn outcome(told: oneshot::Receiver<Begun>) -> Option<Outcome> {
     let result = match done {
         None => Ok(()),
         Some(done) => match done.await {
-            Ok(result) => result.map_err(|error| error.to_string()),
+            Ok(Ending::Reached) => Ok(()),
+            Ok(Ending::Failed(reason)) => Err(reason),
+            Ok(Ending::Overtaken) => return Some(Outcome::Overtaken),
             Err(_ended) => return Some(ending()),
         },
     };

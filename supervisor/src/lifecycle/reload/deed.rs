@@ -18,6 +18,8 @@ pub(in crate::lifecycle) enum Presence {
     Loaded,
     /// The last try to load it has brought nothing.
     Failed,
+    /// There was no room for it, which may be another matter by now.
+    Denied,
     /// Nobody has loaded it, or somebody has unloaded it.
     Unloaded,
 }
@@ -50,23 +52,28 @@ impl Deed {
             (Wish::Forget, _) => Self::Forget,
             (Wish::Disable, _) => Self::Disable,
             (Wish::Renew, Presence::Loaded) => Self::Renew,
-            (Wish::Stay | Wish::Load, Presence::Loaded) => match (place, change) {
+            (Wish::Stay | Wish::Serve | Wish::Load, Presence::Loaded) => match (place, change) {
                 (Place::Moved, _) | (Place::Same, Some(Effect::Workers | Effect::Server)) => {
                     Self::Renew
                 }
                 (Place::Same, Some(Effect::Live)) => Self::Adopt,
                 (Place::Same, None) => Self::Nothing,
             },
-            (Wish::Load, Presence::Failed | Presence::Unloaded)
-            | (Wish::Renew, Presence::Failed) => Self::Load,
+            (Wish::Load, Presence::Failed | Presence::Denied | Presence::Unloaded)
+            | (Wish::Renew, Presence::Failed | Presence::Denied)
+            | (Wish::Serve, Presence::Denied) => Self::Load,
             // What it failed with has changed.
-            (Wish::Stay, Presence::Failed) if change.is_some() || place == Place::Moved => {
-                Self::Load
+            (Wish::Stay | Wish::Serve, Presence::Failed) | (Wish::Stay, Presence::Denied) => {
+                match change.is_some() || place == Place::Moved {
+                    true => Self::Load,
+                    false => Self::Nothing,
+                }
             }
-            (Wish::Stay, Presence::Failed) => Self::Nothing,
-            (Wish::Stay | Wish::Renew, Presence::Unloaded) if change.is_some() => Self::Keep,
             (Wish::Renew, Presence::Unloaded) => Self::Keep,
-            (Wish::Stay, Presence::Unloaded) => Self::Nothing,
+            (Wish::Stay | Wish::Serve, Presence::Unloaded) => match change {
+                Some(_) => Self::Keep,
+                None => Self::Nothing,
+            },
         }
     }
 }
@@ -75,7 +82,8 @@ impl Deed {
 mod tests {
     use super::*;
 
-    const STATES: [Presence; 3] = [Presence::Loaded, Presence::Failed, Presence::Unloaded];
+    const STATES: [Presence; 4] =
+        [Presence::Loaded, Presence::Failed, Presence::Denied, Presence::Unloaded];
     const CHANGES: [Option<Effect>; 3] = [None, Some(Effect::Live), Some(Effect::Workers)];
 
     fn there(state: Presence, change: Option<Effect>, place: Place) -> There {
@@ -119,6 +127,14 @@ mod tests {
         assert_eq!(failed(Some(Effect::Live), Place::Same), Deed::Load);
         assert_eq!(failed(None, Place::Moved), Deed::Load);
         assert_eq!(failed(None, Place::Same), Deed::Nothing);
+    }
+
+    #[test]
+    fn what_had_no_room_is_tried_again_if_it_is_to_serve() {
+        for wish in [Wish::Serve, Wish::Load, Wish::Renew] {
+            let denied = there(Presence::Denied, None, Place::Same);
+            assert_eq!(Deed::about(wish, denied), Deed::Load);
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub enum Found {
 pub(in crate::lifecycle) enum Wish {
     /// To go on as it is, with its settings.
     Stay,
+    /// The same for a model that the start loads: what had no room for it may have by now.
+    Serve,
     /// To be loaded, unless it is.
     Load,
     /// To be loaded anew if it is loaded, or could not be.
@@ -167,7 +169,8 @@ fn known(name: &ModelName, old: &Config, new: &Config, survey: &Survey) -> Wish 
     match (is_enabled(new, name), begins(old), begins(new)) {
         (false, _, _) => Wish::Disable,
         (true, false, true) => Wish::Load,
-        (true, true, true) | (true, _, false) => Wish::Stay,
+        (true, true, true) => Wish::Serve,
+        (true, _, false) => Wish::Stay,
     }
 }
 

@@ -36,7 +36,7 @@ fn wishes(plan: &Plan) -> Vec<(&str, Wish)> {
 fn what_is_new_is_loaded_or_listed_and_what_is_gone_is_forgotten() {
     let there = survey(&["b", "c"]);
     let all = plan("", "", &["a", "b"], &there);
-    assert_eq!(wishes(&all), [("a", Wish::Forget), ("b", Wish::Stay), ("c", Wish::Load)]);
+    assert_eq!(wishes(&all), [("a", Wish::Forget), ("b", Wish::Serve), ("c", Wish::Load)]);
     let none = "repository.startup = \"none\"";
     let listed = plan(none, none, &["b"], &there);
     assert_eq!(wishes(&listed), [("b", Wish::Stay), ("c", Wish::Stay)]);
@@ -45,7 +45,7 @@ fn what_is_new_is_loaded_or_listed_and_what_is_gone_is_forgotten() {
 #[test]
 fn a_repository_that_cannot_be_read_unloads_nothing() {
     let blind = Survey { sighted: Sighted::InPart, ..survey(&["b"]) };
-    assert_eq!(wishes(&plan("", "", &["a"], &blind)), [("a", Wish::Stay), ("b", Wish::Load)]);
+    assert_eq!(wishes(&plan("", "", &["a"], &blind)), [("a", Wish::Serve), ("b", Wish::Load)]);
 }
 
 #[test]
@@ -66,14 +66,14 @@ fn what_the_start_names_anew_is_loaded_and_what_it_names_no_more_stays() {
     let named = plan(none, some, &["a", "b"], &there);
     assert_eq!(wishes(&named), [("a", Wish::Load), ("b", Wish::Stay)]);
     let unnamed = plan("", some, &["a", "b"], &there);
-    assert_eq!(wishes(&unnamed), [("a", Wish::Stay), ("b", Wish::Stay)]);
+    assert_eq!(wishes(&unnamed), [("a", Wish::Serve), ("b", Wish::Stay)]);
 }
 
 #[test]
 fn models_beyond_the_limit_are_named() {
     let two = "limits.max_models = 2";
     let made = plan(two, two, &["a", "gone"], &survey(&["a", "b", "c"]));
-    let expected = [("a", Wish::Stay), ("b", Wish::Load), ("gone", Wish::Forget)];
+    let expected = [("a", Wish::Serve), ("b", Wish::Load), ("gone", Wish::Forget)];
     assert_eq!(wishes(&made), expected);
     assert_eq!(made.left_out, names(&["c"]));
 }
@@ -167,6 +167,6 @@ proptest! {
             &new,
             &seen,
         );
-        prop_assert!(again.wishes.values().all(|wish| matches!(wish, Wish::Stay | Wish::Disable)));
+        prop_assert!(again.wishes.values().all(|wish| matches!(wish, Wish::Stay | Wish::Serve | Wish::Disable)));
     }
 }

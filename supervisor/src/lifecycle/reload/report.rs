@@ -53,7 +53,7 @@ pub enum Outcome {
     Failed(String),
     /// It has not come to an end in the time that a reload waits, and goes on.
     Underway,
-    /// It had not come to an end when a later reload wished for something else, or for the same.
+    /// It had not come to an end when a later reload wished for something else.
     Overtaken,
 }
 
@@ -66,7 +66,11 @@ impl ReloadReport {
     /// Whether all that was asked for is so, but for what needs a restart.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.models.iter().all(|report| report.outcome.failure().is_none())
+        let is_so = |outcome: &Outcome| {
+            outcome.failure().is_none()
+                && !matches!(outcome, Outcome::Underway | Outcome::Overtaken)
+        };
+        self.models.iter().all(|report| is_so(&report.outcome))
     }
 }
 
