@@ -10,7 +10,7 @@ use supervisor::config::Config;
 use tests::machine::Machine;
 use tests::machine::{SERVICE, checkout};
 use tests::supervisor::binaries;
-use tests::{Client, skipped};
+use tests::{Client, Echo, skipped, torch_or_skip};
 
 /// Runs a script of the checkout's on the built programs, into `root`.
 fn install(root: &Path, arguments: &[&str]) -> Output {
@@ -23,7 +23,8 @@ fn install(root: &Path, arguments: &[&str]) -> Output {
 
 fn with_programs(root: &Path) -> Output {
     let programs = binaries();
-    install(root, &["--bin", programs.to_str().expect("the path is text")])
+    let programs = programs.to_str().expect("the path is text");
+    install(root, &["--libtorch", "none", "--bin", programs])
 }
 
 /// Everything below a folder that is no folder.
@@ -59,6 +60,38 @@ fn what_is_installed_works_and_is_removed_to_the_last_folder() {
     with_programs(root);
     install(root, &["--uninstall"]);
     assert_eq!(fs::read_dir(root).expect("the folder is ours").count(), 0);
+}
+
+#[test]
+fn an_installation_replaces_what_runs_and_is_removed_with_it() {
+    let test = "an_installation_replaces_what_runs_and_is_removed_with_it";
+    let Some(models) = torch_or_skip("BULKHEAD_MODELS", test) else { return };
+    let Some(machine) = Machine::installed_or_skip(test, &[("m", &Echo::default())]) else {
+        return;
+    };
+    machine.run("systemctl enable --now bulkhead.socket bulkhead.service");
+    let script = format!("{:?}/scripts/install", checkout());
+    let again = format!("{script} --bin {:?} 2>&1", binaries());
+    assert!(machine.run(&again).contains("systemctl restart bulkhead"));
+    // Now with libtorch, which the service would not find in anybody's home. It is found by anybody who
+    // looks for a server on this machine.
+    let digits = models.join("digits");
+    machine.run(&format!("cp -rL {digits:?} /var/lib/bulkhead/models/"));
+    assert!(machine.run("cd / && bulkhead status").contains("ready"));
+    machine.run("systemctl restart bulkhead");
+    let status = machine.run("cd / && bulkhead status digits");
+    assert!(status.contains("READY"), "{status}");
+    // One that was stopped in the middle can be gone over, and nobody has edited the configuration.
+    let broken = "d=$(mktemp -d) && cp \"$B\"/bulkhead* $d && mkdir -p /usr/local/share/man/man1/bulkhead.1.new";
+    let broken = format!("B={:?}; {broken} && ! {script} --bin $d 2>/dev/null", binaries());
+    machine.run(&broken);
+    machine.run("rmdir /usr/local/share/man/man1/bulkhead.1.new");
+    assert!(!machine.run(&again).contains("edited"));
+    machine.run(&format!("{script} --uninstall"));
+    let left = "! pgrep bulkhead && ! systemctl cat bulkhead.service 2>/dev/null && ! test -e /etc/bulkhead";
+    machine.run(&format!(
+        "{left} && ! test -e /usr/local/lib/bulkhead && test -d /var/lib/bulkhead/models/m"
+    ));
 }
 
 /// systemd must not end what is still within its own limits.
@@ -110,6 +143,11 @@ fn a_package_is_installed_serves_and_is_removed() {
         Client::new(machine.address()).get("/v2/health/ready").assert_status(200).status
     });
     assert_eq!(machine.property("User"), "bulkhead");
+    // Over one that runs, with a configuration that this one refuses: dpkg has done its part.
+    machine.run("echo 'nonsense = 1' >>/etc/bulkhead/config.toml");
+    machine.run(&format!(
+        "dpkg -i --force-confold {package} && dpkg -s bulkhead | grep -q 'ok installed'"
+    ));
     machine.run("dpkg -r bulkhead");
     machine.run(
         "! pgrep bulkhead && ! test -e /usr/bin/bulkhead && test -e /etc/bulkhead/config.toml",

@@ -112,12 +112,15 @@ fn who_connects_between_two_servers_waits() {
     let test = "who_connects_between_two_servers_waits";
     let models = [("m", &Echo::default())];
     let Some(machine) = Machine::installed_or_skip(test, &models) else { return };
-    // A server that cannot start for the moment.
+    machine.run("touch /run/go");
+    // A server that can be kept from starting.
     machine.drop_in("ExecStartPre=/bin/sh -c 'until test -e /run/go; do sleep 0.05; done'");
-    machine.run("systemctl start bulkhead.socket");
+    machine.run("systemctl start bulkhead.socket bulkhead.service");
+    machine.run(&format!("rm /run/go; systemctl restart --no-block {SERVICE}"));
+    machine.wait_for("ActiveState", "activating");
     machine.inside(|| {
         let waiting: Vec<_> = (0..50).map(|_| waiting_client(&machine)).collect();
-        machine.wait_for("ActiveState", "activating");
+        assert_eq!(machine.property("ActiveState"), "activating");
         machine.run("touch /run/go");
         for mut client in waiting {
             client.receive().expect("it is answered").assert_status(200);
@@ -137,11 +140,26 @@ fn a_reload_keeps_the_server() {
     let test = "a_reload_keeps_the_server";
     let models = [("m", &Echo::default())];
     let Some(machine) = Machine::installed_or_skip(test, &models) else { return };
-    machine.run(&format!("systemctl start {SERVICE}"));
+    // As README.md has it.
+    machine.run("systemctl enable --now bulkhead.socket bulkhead.service");
+    machine.run("systemctl is-active bulkhead.socket");
     let pid = machine.property("MainPID");
+    let config = "/etc/bulkhead/config.toml";
+    machine.run(&format!("printf '[models.m]\\nslots = 7\\n' >>{config}"));
     machine.run(&format!("systemctl reload {SERVICE}"));
-    let heard = |event: &serde_json::Value| event["message"] == "configuration reloaded";
-    wait::until_true("a word about it", || machine.events().iter().any(heard));
+    let heard = |message: &str| machine.events().iter().any(|event| event["message"] == message);
+    wait::until_true("a word about it", || heard("configuration reloaded"));
+    assert!(machine.run("bulkhead config show").contains("models.m.slots = 7\n"));
+    // One that is wrong changes nothing, and whoever reloads hears of it.
+    machine.run(&format!("sed -i 's/^slots = 7/slots = 0/' {config}"));
+    assert!(!machine.try_run(&format!("systemctl reload {SERVICE}")).status.success());
+    let log = machine.run("journalctl --no-pager -o cat");
+    assert!(log.contains("models.m.slots = 0"), "{log}");
+    // The signal is another way, of which systemd is told.
+    machine.run(&format!("sed -i 's/^slots = 0/slots = 8/' {config}; kill -HUP {pid}"));
+    wait::until_true("the signal to be heard", || {
+        machine.run("bulkhead config show").contains("models.m.slots = 8\n")
+    });
     machine.wait_for("ActiveState", "active");
     assert_eq!((machine.property("MainPID"), machine.property("NRestarts")), (pid, "0".into()));
     machine.inside(|| {

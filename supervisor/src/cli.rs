@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use operate::{
-    ConfigCommand, Drain, Exits, Logs, Model, Operate, Reach, Reload, Shown, Status, Unload,
+    ConfigCommand, ConfigReload, Drain, Exits, Logs, Model, Operate, Reach, Reload, Shown, Status,
+    Unload,
 };
 
 /// A multi-model inference server in which a fault has a radius of one model.
@@ -38,7 +39,7 @@ pub enum Command {
     Serve(Serve),
     /// Check a configuration and say what is wrong with it; nothing is bound or started.
     Check(Check),
-    /// List the processors and GPUs of this machine, and who uses them.
+    /// List the processors and GPUs of this machine, and who uses them; or those of a running server.
     Devices(Devices),
     #[command(flatten)]
     Operate(Operate),
@@ -73,15 +74,11 @@ pub struct Check {
 
 #[derive(Debug, Args)]
 pub struct Devices {
-    /// The configuration, of which `[devices]` counts; as with `serve`.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Sets any key, as with `serve`.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// For programs.
+    /// Ask the running server: what it has granted of each, and which it holds to be lost.
     #[arg(long)]
-    pub json: bool,
+    pub server: bool,
+    #[command(flatten)]
+    pub shown: Shown,
 }
 
 #[cfg(test)]

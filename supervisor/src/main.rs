@@ -9,9 +9,10 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use shared::text::chain;
 use supervisor::app::{App, Rereading, runtime};
-use supervisor::cli::{Cli, Command, Operate, Reach};
+use supervisor::cli::{Cli, Command, Reach, Shown};
 use supervisor::config::{Config, Origin};
 use supervisor::console;
+use supervisor::console::client::Trouble;
 use supervisor::exit::Exit;
 use supervisor::inventory::{Form, Inventory};
 use supervisor::telemetry::start_logs;
@@ -36,11 +37,16 @@ fn main() -> ExitCode {
             })
         }
         Command::Devices(args) => {
-            let form = if args.json { Form::Json } else { Form::Table };
-            let origin = Origin::new(args.config.as_deref(), &args.set);
-            configured(&origin, |config| devices(&config, form))
+            let Shown { json, reach } = args.shown;
+            if args.server || reach.socket.is_some() {
+                find(&reach, |socket| console::devices(json, socket))
+            } else {
+                let form = if json { Form::Json } else { Form::Table };
+                let origin = Origin::of_the_machine(reach.config.as_deref(), &reach.set);
+                configured(&origin, |config| devices(&config, form))
+            }
         }
-        Command::Operate(asked) => operate(&asked),
+        Command::Operate(asked) => find(asked.reach(), |socket| console::run(&asked, socket)),
         Command::Completions { shell } => {
             let written = console::completions(shell, &mut std::io::stdout());
             written.context("cannot write").map(|()| Exit::Ok)
@@ -69,13 +75,14 @@ fn configured(
 }
 
 /// A server is found by its configuration if its socket is not named.
-fn operate(asked: &Operate) -> anyhow::Result<Exit> {
-    let Reach { socket, config, set } = asked.reach().clone();
+fn find(reach: &Reach, tell: impl FnOnce(&Path) -> Result<(), Trouble>) -> anyhow::Result<Exit> {
+    let Reach { socket, config, set } = reach;
     if let Some(socket) = socket {
-        return Ok(tell(asked, &socket));
+        return Ok(told(tell(socket)));
     }
-    configured(&Origin::new(config.as_deref(), &set), |config| match &config.admin.socket {
-        Some(socket) => Ok(tell(asked, socket)),
+    let origin = Origin::of_the_machine(config.as_deref(), set);
+    configured(&origin, |config| match &config.admin.socket {
+        Some(socket) => Ok(told(tell(socket))),
         None => {
             say("bulkhead: admin.socket is \"off\"; name a socket with --socket");
             Ok(Exit::Configuration)
@@ -83,8 +90,8 @@ fn operate(asked: &Operate) -> anyhow::Result<Exit> {
     })
 }
 
-fn tell(asked: &Operate, socket: &Path) -> Exit {
-    match console::run(asked, socket) {
+fn told(outcome: Result<(), Trouble>) -> Exit {
+    match outcome {
         Ok(()) => Exit::Ok,
         Err(trouble) => {
             let exit = trouble.exit();

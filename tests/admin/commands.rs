@@ -54,6 +54,9 @@ fn models_are_loaded_and_unloaded() {
     assert!(server.workers().is_empty());
     assert_eq!(server.told(&["load", "m"]), "m: loaded\n");
     server.infer(&Infer::echo("m")).assert_status(200);
+    for (command, did) in [("restart", "restarted"), ("unload", "unloaded"), ("load", "loaded")] {
+        assert_eq!(parsed(&server.told(&[command, "m", "--json"])), json!({"did": did}));
+    }
     let hanging = server.hang("m");
     assert_eq!(server.told(&["unload", "m", "--no-wait"]), "m: unloading\n");
     server.worker("m").kill(nix::sys::signal::Signal::SIGKILL);
@@ -138,6 +141,8 @@ fn what_is_held_and_what_is_configured_is_shown() {
     assert!(server.told(&["quota"]).contains("workers"));
     let devices = server.operator().ask(json!({"command": "devices"}));
     assert!(devices["ok"]["driver"].is_string(), "{devices}");
+    assert_eq!(parsed(&server.told(&["devices", "--server", "--json"])), devices["ok"]);
+    assert!(server.told(&["devices", "--server"]).starts_with("The server has no GPU"));
     let shown = server.told(&["config", "show"]);
     assert!(shown.contains("limits.threads = 2\n"), "{shown}");
     assert_eq!(server.told(&["config", "diff"]), "No difference.\n");
@@ -167,8 +172,15 @@ fn an_operator_has_the_configuration_read_again() {
     configure("[models.m]\nslots = 8\n[log]\nformat = \"json\"\n[worker]\nqueue = 9");
     // Two keys of the model; the log is none of its.
     assert_eq!(reloaded(&["reload", "m", "--json"]), (2, took_over));
+    // Whoever does not wait hears what differs.
+    configure("[models.m]\nslots = 9\n[log]\nformat = \"json\"\n[worker]\nqueue = 9");
+    assert_eq!(reloaded(&["config", "reload", "--no-wait", "--json"]).0, 2);
+    server
+        .logs()
+        .wait_for("new workers", |event| event["outcome"] == "replaced" && event["model"] == "m");
     configure("[models.m]\nslots = 0");
-    for command in [&["reload"][..], &["reload", "m"], &["config", "reload"]] {
+    let no_wait = &["config", "reload", "--no-wait"];
+    for command in [&["reload"][..], &["reload", "m"], &["config", "reload"], no_wait] {
         let error = server.told_otherwise(command, 8);
         assert!(error.contains("models.m.slots"), "{error}");
     }
@@ -224,7 +236,8 @@ fn what_needs_no_server_needs_none() {
     assert!(manual.status.success() && manual.stdout.starts_with(b".ie"), "{manual:?}");
     assert!(output(&["completions", "bash"]).status.success());
     assert_eq!(output(&["man", "sail"]).status.code(), Some(2));
-    assert_eq!(output(&["status"]).status.code(), Some(5));
+    let nowhere = output(&["status", "--set", "admin.socket=nowhere.sock"]);
+    assert_eq!(nowhere.status.code(), Some(5), "{nowhere:?}");
     let off = output(&["status", "--set", "admin.socket=off"]);
     assert_eq!(off.status.code(), Some(2), "{off:?}");
 }

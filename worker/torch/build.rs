@@ -1,11 +1,16 @@
-//! Compiles the shim against libtorch's headers, and lets the binaries find libtorch where the
-//! build found it. The latter is a RUNPATH, so that `LD_LIBRARY_PATH` still wins.
+//! Compiles the shim against libtorch's headers, and lets the binaries find libtorch: beside them, where an
+//! installation puts it, and where the build found it, unless they are built for other machines
+//! (`BULKHEAD_FOR_OTHERS`). Both are a RUNPATH, so that `LD_LIBRARY_PATH` still wins.
 
 use std::path::PathBuf;
 
 fn main() {
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch is");
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/libtorch");
+    println!("cargo::rerun-if-env-changed=BULKHEAD_FOR_OTHERS");
+    if std::env::var_os("BULKHEAD_FOR_OTHERS").is_none() {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    }
     println!("cargo::rerun-if-changed=shim");
     let include = PathBuf::from(&lib).parent().expect("lib lies in a folder").join("include");
     cc::Build::new()

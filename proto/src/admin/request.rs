@@ -77,7 +77,12 @@ pub enum Command {
     ConfigShow {},
     /// What the configuration on disk would change.
     ConfigDiff {},
-    ConfigReload {},
+    /// Apply the configuration on disk.
+    ConfigReload {
+        /// Whether to answer only when the models have come to what is wished of them.
+        #[serde(default = "yes")]
+        wait: bool,
+    },
 }
 
 fn yes() -> bool {
@@ -143,7 +148,7 @@ impl Command {
             Self::Quota {} => "quota",
             Self::ConfigShow {} => "config_show",
             Self::ConfigDiff {} => "config_diff",
-            Self::ConfigReload {} => "config_reload",
+            Self::ConfigReload { .. } => "config_reload",
         }
     }
 
@@ -160,7 +165,7 @@ impl Command {
             | Self::Exits { model }
             | Self::Logs { model, .. } => Some(model),
             Self::Drain {} | Self::Devices {} | Self::Quota {} => None,
-            Self::ConfigShow {} | Self::ConfigDiff {} | Self::ConfigReload {} => None,
+            Self::ConfigShow {} | Self::ConfigDiff {} | Self::ConfigReload { .. } => None,
         }
     }
 
@@ -174,7 +179,7 @@ impl Command {
             | Self::Restart { .. }
             | Self::Drain {}
             | Self::Reset { .. }
-            | Self::ConfigReload {} => true,
+            | Self::ConfigReload { .. } => true,
             Self::Status { .. } | Self::Watch { .. } | Self::Exits { .. } | Self::Logs { .. } => {
                 false
             }
@@ -215,8 +220,8 @@ mod tests {
                 Command::Quota {},
                 Command::ConfigShow {},
                 Command::ConfigDiff {},
-                Command::ConfigReload {},
             ]),
+            any::<bool>().prop_map(|wait| Command::ConfigReload { wait }),
         ]
     }
 

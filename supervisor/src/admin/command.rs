@@ -101,9 +101,10 @@ impl Desk {
             Command::Reload { model: Some(model) } => {
                 return self.reload(Scope::Model(model)).await;
             }
-            Command::Reload { model: None } | Command::ConfigReload {} => {
+            Command::Reload { model: None } | Command::ConfigReload { wait: true } => {
                 return self.reload(Scope::Everything).await;
             }
+            Command::ConfigReload { wait: false } => return self.apply().await,
             Command::Status { .. }
             | Command::Watch { .. }
             | Command::Exits { .. }
@@ -128,6 +129,14 @@ impl Desk {
             // What differs holds for all else.
             false => Err(failure(Code::Failed, applied(&report).notes.join("; "))),
         }
+    }
+
+    /// A reload whose models are not waited for.
+    async fn apply(&self) -> Answer {
+        let changes = self.handles.reload.apply().await;
+        let changes = changes.map_err(|why| failure(Code::Failed, why))?;
+        let report = ReloadReport { changes, ..ReloadReport::default() };
+        Ok(ok(&applied(&report)))
     }
 
     async fn show(&self, command: Command) -> Answer {
@@ -160,7 +169,7 @@ impl Desk {
             | Command::Restart { .. }
             | Command::Drain {}
             | Command::Reset { .. }
-            | Command::ConfigReload {} => Err(failure(Code::Unsupported, "not a question")),
+            | Command::ConfigReload { .. } => Err(failure(Code::Unsupported, "not a question")),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Diff, Origin};
+use crate::config::{Change, Config, Diff, Origin};
 use crate::lifecycle::archive::Archive;
 use crate::lifecycle::reload::{ReloadReport, Scope};
 use crate::overview::Overview;
@@ -38,6 +38,9 @@ pub trait Reload: Send + Sync {
 
     /// What came of it, or why nothing has changed.
     fn reload(&self, scope: Scope) -> BoxFuture<'static, Result<ReloadReport, String>>;
+
+    /// What differs, once it has been taken up and the models have been told.
+    fn apply(&self) -> BoxFuture<'static, Result<Vec<Change>, String>>;
 }
 
 impl fmt::Debug for Handles {

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{Duration, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::StartError;
 use crate::config::{Http, Metrics};
@@ -60,7 +60,8 @@ impl Listening {
         };
         let address = listener.local_addr()?;
         if address != listen && listen.port() != 0 {
-            info!(%address, configured = %listen, "the service manager's socket is served");
+            let what = "the service manager's socket is served, and not what the configuration names";
+            warn!(%address, configured = %listen, "{what}");
         }
         Ok(Self { listener, address, hold })
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use super::reload::Reloader;
 use crate::admin::{self, AdminSocket, Audit, Desk, Handles, Reload, Rights};
-use crate::config::{Config, Diff, Origin};
+use crate::config::{Change, Config, Diff, Origin};
 use crate::lifecycle::instance::Kit;
 use crate::lifecycle::reload::{ReloadReport, Scope};
 use crate::overview::Overview;
@@ -111,5 +111,10 @@ impl Reload for Reloader {
     fn reload(&self, scope: Scope) -> BoxFuture<'static, Result<ReloadReport, String>> {
         let this = self.clone();
         Box::pin(async move { Self::reload(&this, scope).await })
+    }
+
+    fn apply(&self) -> BoxFuture<'static, Result<Vec<Change>, String>> {
+        let this = self.clone();
+        Box::pin(async move { Self::apply(&this).await })
     }
 }

@@ -115,7 +115,7 @@ impl Reloader {
     }
 
     /// [`Reloader::reload`] of everything, of which the log tells what became of the models.
-    pub async fn apply_only(&self) -> Result<Vec<Change>, String> {
+    pub async fn apply(&self) -> Result<Vec<Change>, String> {
         let this = self.clone();
         let task = tokio::spawn(async move {
             let begun = this.begin(Scope::Everything).await?;
@@ -128,7 +128,7 @@ impl Reloader {
 
     async fn begin(&self, scope: Scope) -> Result<Begun, String> {
         let _turn = self.0.turn.lock().await;
-        let begun = self.apply(scope).await;
+        let begun = self.take_up(scope).await;
         match &begun {
             Ok(begun) => log_changes(&begun.changes),
             Err(reason) => error!(reason, "not reloaded; nothing has changed"),
@@ -136,7 +136,7 @@ impl Reloader {
         begun
     }
 
-    async fn apply(&self, scope: Scope) -> Result<Begun, String> {
+    async fn take_up(&self, scope: Scope) -> Result<Begun, String> {
         let parts = &self.0.parts;
         if parts.routes.draining() {
             return Err(ENDING.to_owned());

@@ -39,7 +39,7 @@ pub enum ConfigCommand {
     /// Print what the file on disk would change.
     Diff(Shown),
     /// Apply the file on disk, without a restart.
-    Reload(Shown),
+    Reload(ConfigReload),
 }
 
 /// How the server is found.
@@ -48,7 +48,7 @@ pub struct Reach {
     /// The server's admin socket; without it the one that the configuration names.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// The server's configuration, as with `serve`.
+    /// The server's configuration; without it `config.toml` here, or that of the service.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Sets any key, as with `serve`.
@@ -81,9 +81,21 @@ pub struct Status {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct ConfigReload {
+    /// Return when the file has been taken up, and not only when the models have followed.
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub shown: Shown,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct Model {
     #[arg(value_parser = name)]
     pub model: ModelName,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub reach: Reach,
 }
@@ -95,6 +107,9 @@ pub struct Unload {
     /// Return when no request reaches it any more; its processes end later.
     #[arg(long)]
     pub no_wait: bool,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub reach: Reach,
 }
@@ -116,6 +131,9 @@ pub struct Drain {
     /// Return when the server has ended.
     #[arg(long)]
     pub wait: bool,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub reach: Reach,
 }
@@ -163,10 +181,9 @@ impl Operate {
             Self::Drain(args) => &args.reach,
             Self::Exits(args) => &args.reach,
             Self::Logs(args) => &args.reach,
+            Self::Config(ConfigCommand::Reload(args)) => &args.shown.reach,
             Self::Quota(args)
-            | Self::Config(
-                ConfigCommand::Show(args) | ConfigCommand::Diff(args) | ConfigCommand::Reload(args),
-            ) => &args.reach,
+            | Self::Config(ConfigCommand::Show(args) | ConfigCommand::Diff(args)) => &args.reach,
         }
     }
 }

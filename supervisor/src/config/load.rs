@@ -16,6 +16,8 @@ use super::settings::Config;
 
 /// Read if no other file is named and it is there.
 pub const DEFAULT_FILE: &str = "config.toml";
+/// That of the service, as `scripts/install` puts it there.
+const INSTALLED_FILE: &str = "/etc/bulkhead/config.toml";
 /// Largest file that is read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
@@ -33,6 +35,14 @@ impl Origin {
     pub fn new(file: Option<&Path>, overrides: &[String]) -> Self {
         let default = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
         Self { file: file.map(Path::to_owned).or_else(default), overrides: overrides.to_vec() }
+    }
+
+    /// The same for whoever looks for a server: without a file here, [`INSTALLED_FILE`].
+    #[must_use]
+    pub fn of_the_machine(file: Option<&Path>, overrides: &[String]) -> Self {
+        let here = Self::new(file, overrides);
+        let installed = || Path::new(INSTALLED_FILE).exists().then(|| INSTALLED_FILE.into());
+        Self { file: here.file.or_else(installed), ..here }
     }
 
     /// `None` if there is none: all is as by default, but for what was set beside it.

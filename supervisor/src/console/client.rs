@@ -140,7 +140,7 @@ fn takes_its_time(command: &Command) -> bool {
         | Command::Quota {}
         | Command::ConfigShow {}
         | Command::ConfigDiff {}
-        | Command::ConfigReload {} => command.changes(),
+        | Command::ConfigReload { .. } => command.changes(),
     }
 }
 

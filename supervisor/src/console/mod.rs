@@ -13,4 +13,4 @@ mod told;
 mod units;
 
 pub use documents::{completions, manual};
-pub use run::run;
+pub use run::{devices, run};

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use proto::admin::reply::{ConfigChanges, Configuration, Done, Exits, LogLines, Quota};
 use proto::admin::request::Command;
-use proto::admin::status::Status;
+use proto::admin::status::{Devices, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,17 +17,29 @@ use crate::cli::{self, ConfigCommand, Operate};
 /// Clears a terminal and begins at its top.
 const AFRESH: &str = "\u{1b}[2J\u{1b}[H";
 
+/// What the server at `socket` knows of its devices.
+pub fn devices(json: bool, socket: &Path) -> Result<(), Trouble> {
+    let mut console = Console { client: Client::connect(socket)?, out: io::stdout() };
+    console.show::<Devices>(&Command::Devices {}, json, shown::devices)
+}
+
 /// Has the server at `socket` carry out what was asked.
 pub fn run(asked: &Operate, socket: &Path) -> Result<(), Trouble> {
     let mut console = Console { client: Client::connect(socket)?, out: io::stdout() };
     match asked {
         Operate::Status(args) => console.status(args),
-        Operate::Load(args) => console.change(&Command::Load { model: args.model.clone() }),
-        Operate::Restart(args) => console.change(&Command::Restart { model: args.model.clone() }),
-        Operate::Reset(args) => console.change(&Command::Reset { model: args.model.clone() }),
+        Operate::Load(args) => {
+            console.change(&Command::Load { model: args.model.clone() }, args.json)
+        }
+        Operate::Restart(args) => {
+            console.change(&Command::Restart { model: args.model.clone() }, args.json)
+        }
+        Operate::Reset(args) => {
+            console.change(&Command::Reset { model: args.model.clone() }, args.json)
+        }
         Operate::Unload(args) => {
             let (model, wait) = (args.model.clone(), !args.no_wait);
-            console.change(&Command::Unload { model, wait })
+            console.change(&Command::Unload { model, wait }, args.json)
         }
         Operate::Drain(args) => console.drain(args),
         Operate::Reload(args) => {
@@ -49,8 +61,8 @@ pub fn run(asked: &Operate, socket: &Path) -> Result<(), Trouble> {
             console.show::<ConfigChanges>(&command, args.json, told::changes)
         }
         Operate::Config(ConfigCommand::Reload(args)) => {
-            let command = Command::ConfigReload {};
-            console.show::<ConfigChanges>(&command, args.json, told::changes)
+            let command = Command::ConfigReload { wait: !args.no_wait };
+            console.show::<ConfigChanges>(&command, args.shown.json, told::changes)
         }
     }
 }
@@ -72,10 +84,9 @@ impl Console {
         write(&mut self.out, &text)
     }
 
-    fn change(&mut self, command: &Command) -> Result<(), Trouble> {
-        let Done { did } = self.client.ask(command)?;
+    fn change(&mut self, command: &Command, json: bool) -> Result<(), Trouble> {
         let model = command.model().map(|model| format!("{model}: ")).unwrap_or_default();
-        write(&mut self.out, &format!("{model}{did}\n"))
+        self.show(command, json, |Done { did }| format!("{model}{did}\n"))
     }
 
     fn status(&mut self, args: &cli::Status) -> Result<(), Trouble> {
@@ -97,7 +108,7 @@ impl Console {
     }
 
     fn drain(&mut self, args: &cli::Drain) -> Result<(), Trouble> {
-        self.change(&Command::Drain {})?;
+        self.change(&Command::Drain {}, args.json)?;
         if !args.wait {
             return Ok(());
         }

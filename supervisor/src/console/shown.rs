@@ -1,15 +1,18 @@
 //! The state of a server as a person reads it; pure but for the present, which is passed in.
 
 use proto::admin::status::{
-    Instance, Model, OnDevice, Server, ServerState, Status, Version, Worker,
+    Devices, Instance, Model, OnDevice, Server, ServerState, Status, Version, Worker,
 };
-use shared::text::clean_lines;
+use shared::text::{clean, clean_lines};
 
 use super::table::Table;
 use super::units::{ago, bytes, or_dash, time};
 
 /// Ends that nobody need look into.
 const INTENDED: [&str; 2] = ["clean", "retired"];
+
+/// Longest word about a driver that is shown.
+const MAX_DRIVER_BYTES: usize = 400;
 
 /// All models, a row a version.
 pub(super) fn status(status: &Status, now: u64) -> String {
@@ -142,6 +145,37 @@ fn on_device(device: &OnDevice) -> String {
     format!("{devices}: {used} of {quota} ({})", device.enforcement)
 }
 
+/// Processors that are promised and shared out, with what the server holds against each.
+pub(super) fn devices(devices: &Devices) -> String {
+    let headings = ["DEVICE", "NAME", "STATE", "USED", "GRANTED", "BUSY", "ID"];
+    let mut table = Table::new(&headings);
+    for device in &devices.devices {
+        let state = match (&device.lost, &device.blind) {
+            (Some(why), _) => format!("lost: {why}"),
+            (None, Some(why)) => format!("usable; whose processes it has is unknown: {why}"),
+            (None, None) => "usable".to_owned(),
+        };
+        let total = device.total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
+        table.row([
+            device.index.to_string(),
+            device.name.clone(),
+            state,
+            format!("{}{total}", or_dash(device.used, bytes)),
+            format!("{} of {}", bytes(device.granted), bytes(device.grantable)),
+            or_dash(device.busy_percent, |percent| format!("{percent} %")),
+            match &device.slice_of {
+                Some(whole) => format!("{}, of {whole}", device.id),
+                None => device.id.clone(),
+            },
+        ]);
+    }
+    let driver = clean(&devices.driver, MAX_DRIVER_BYTES);
+    match table.is_empty() {
+        true => format!("The server has no GPU: {driver}.\n"),
+        false => format!("{}\nThe GPU driver is {driver}.\n", table.lines()),
+    }
+}
+
 /// What keeps a worker within its bounds, and what does not.
 fn held(named: &str, worker: &Worker) -> String {
     let limits = worker.limits.iter().map(|(name, rung)| format!("{name}: {rung}"));
@@ -206,6 +240,35 @@ mod tests {
         assert_eq!(row("m")[..4], ["m", "1", "READY", "1/1"]);
         assert_eq!(row("m")[4..8], ["3.0", "MiB", "cpu", "2"]);
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn devices_have_what_was_granted_of_them() {
+        let device = proto::admin::status::Device {
+            id: "GPU-a".into(),
+            index: 0,
+            name: "Fake".into(),
+            slice_of: None,
+            lost: Some("Xid 79".into()),
+            total: Some(2 << 30),
+            used: None,
+            granted: 1 << 30,
+            grantable: 2 << 30,
+            busy_percent: Some(3),
+            blind: None,
+        };
+        let text = devices(&Devices { driver: "580.1".into(), devices: vec![device] });
+        assert_eq!(
+            text,
+            "\
+DEVICE  NAME  STATE         USED          GRANTED             BUSY  ID
+0       Fake  lost: Xid 79  - of 2.0 GiB  1.0 GiB of 2.0 GiB  3 %   GPU-a
+
+The GPU driver is 580.1.
+"
+        );
+        let none = Devices { driver: "no library\u{1b}".into(), devices: vec![] };
+        assert_eq!(devices(&none), "The server has no GPU: no library .\n");
     }
 
     #[test]
