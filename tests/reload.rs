@@ -131,9 +131,14 @@ fn new_settings_that_fail_leave_what_serves_until_they_can_hold() {
     assert!(reason.contains("still serves"), "{reason}");
     assert_eq!(server.worker("m"), worker);
     // Its section is the same as in the file before, and not what its workers have.
+    for asked in [&["config", "diff"][..], &["status"]] {
+        let told = server.told(asked);
+        assert!(told.contains("m: its workers run with older settings"), "{told}");
+    }
     let events = server.reload_with(&file("64MiB", 2));
     assert_eq!(word(&events, "m"), "replaced");
     assert_eq!(changed(&events), ["limits.arena_memory"]);
+    assert_eq!(server.told(&["config", "diff"]), "No difference.\n");
     load.wait_for_more(10);
     load.assert_no_errors();
 }

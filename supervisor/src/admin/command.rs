@@ -200,7 +200,11 @@ impl Desk {
         let diff = self.handles.reload.preview().await;
         let diff = diff.map_err(|why| failure(Code::Failed, why))?;
         let changes = diff.changes.iter().map(change).collect();
-        Ok(ok(&ConfigChanges { changes, notes: Vec::new() }))
+        // What the server runs with, and its models do not follow, is no difference to the file.
+        let models = self.handles.overview.status().models.into_iter();
+        let models = models.filter(|model| !model.versions.is_empty() && !model.problem.is_empty());
+        let notes = models.map(|model| format!("{}: {}", model.name, model.problem)).collect();
+        Ok(ok(&ConfigChanges { changes, notes }))
     }
 }
 

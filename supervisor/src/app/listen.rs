@@ -60,7 +60,8 @@ impl Listening {
         };
         let address = listener.local_addr()?;
         if address != listen && listen.port() != 0 {
-            let what = "the service manager's socket is served, and not what the configuration names";
+            let what =
+                "the service manager's socket is served, and not what the configuration names";
             warn!(%address, configured = %listen, "{what}");
         }
         Ok(Self { listener, address, hold })

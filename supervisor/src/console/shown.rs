@@ -11,8 +11,8 @@ use super::units::{ago, bytes, or_dash, time};
 /// Ends that nobody need look into.
 const INTENDED: [&str; 2] = ["clean", "retired"];
 
-/// Longest word about a driver that is shown.
-const MAX_DRIVER_BYTES: usize = 400;
+/// Longest word about a driver or a model that is shown.
+const MAX_LINE_BYTES: usize = 400;
 
 /// All models, a row a version.
 pub(super) fn status(status: &Status, now: u64) -> String {
@@ -36,6 +36,12 @@ pub(super) fn status(status: &Status, now: u64) -> String {
     } else {
         text.push('\n');
         text.push_str(&table.lines());
+    }
+    // Those without a version have it in their row.
+    for model in status.models.iter().filter(|model| !model.versions.is_empty()) {
+        if !model.problem.is_empty() {
+            text.extend([format!("{}: {}\n", model.name, clean(&model.problem, MAX_LINE_BYTES))]);
+        }
     }
     text
 }
@@ -169,7 +175,7 @@ pub(super) fn devices(devices: &Devices) -> String {
             },
         ]);
     }
-    let driver = clean(&devices.driver, MAX_DRIVER_BYTES);
+    let driver = clean(&devices.driver, MAX_LINE_BYTES);
     match table.is_empty() {
         true => format!("The server has no GPU: {driver}.\n"),
         false => format!("{}\nThe GPU driver is {driver}.\n", table.lines()),
@@ -237,6 +243,7 @@ mod tests {
         let row = |name| rows.iter().find(|row| row.first() == Some(&name)).unwrap();
         assert_eq!(row("broken")[2], "UNAVAILABLE");
         assert_eq!(row("broken")[8..], ["no", "config"]);
+        assert!(!text.contains("broken: "), "{text}");
         assert_eq!(row("m")[..4], ["m", "1", "READY", "1/1"]);
         assert_eq!(row("m")[4..8], ["3.0", "MiB", "cpu", "2"]);
         assert!(!text.contains('\u{1b}'), "{text}");

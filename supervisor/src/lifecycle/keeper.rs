@@ -34,7 +34,7 @@ use self::waiter::Waiter;
 use super::Event;
 use super::instance::{Gone, Kit};
 use super::version::{Settled, Version};
-use crate::config::{Enabled, ModelSettings, PoisonSettings};
+use crate::config::{Effect, Enabled, ModelSettings, PoisonSettings};
 use crate::health::{PoisonPolicy, Watchlist};
 use crate::repository::{ModelFolder, Scanner, select};
 use crate::request::{RequestError, What};
@@ -444,9 +444,16 @@ impl Keeper {
         };
         ModelCard {
             enabled: self.settings.enabled == Enabled::Yes,
-            problem: self.problem.clone().unwrap_or_default(),
+            problem: self.problem.as_deref().or(self.outdated()).unwrap_or_default().to_owned(),
             versions: entries.iter().map(version).collect(),
         }
+    }
+
+    /// Something that is shown while it is so: settings were taken up, and the workers have not followed.
+    fn outdated(&self) -> Option<&'static str> {
+        let set = self.current.as_ref().filter(|_| !self.is_loading())?;
+        let takes_workers = matches!(set.settings.effect_of(&self.settings), Some(Effect::Workers));
+        takes_workers.then_some("its workers run with older settings; the next reload tries again")
     }
 
     fn entries(&mut self) -> BTreeMap<ModelVersion, VersionEntry> {
