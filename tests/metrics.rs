@@ -53,14 +53,16 @@ fn every_request_is_counted_once_with_its_reason() {
     server.infer(&Infer::command("m", "crash abort")).assert_status(422);
     server.wait_for_generation("m", 4);
     let scrape = Scrape::of(address);
-    assert_eq!(failures(&scrape, "m"), [2.0, 0.0, 4.0, 2.0]);
+    assert_eq!(failures(&scrape, "m"), [0.0, 0.0, 4.0, 4.0]);
     // Two of them were to see which generation serves.
     assert_eq!(successes(&scrape, "m"), 9.0);
     assert_eq!(scrape.sum("bulkhead_poisoned_requests_refused_total", &of("m")), 2.0);
-    assert_eq!(
-        scrape.sum("bulkhead_worker_exits_total", &[("model", "m"), ("kind", "signal")]),
-        3.0
-    );
+    for (kind, ends) in [("SIGSEGV", 1.0), ("SIGABRT", 2.0)] {
+        let of_kind = [("model", "m"), ("kind", kind)];
+        assert_eq!(scrape.sum("bulkhead_worker_exits_total", &of_kind), ends);
+    }
+    assert_eq!(scrape.sum("bulkhead_worker_unwanted_exits_total", &of("m")), 3.0);
+    assert_eq!(scrape.sum("bulkhead_worker_unwanted_exits_total", &of("batch")), 0.0);
 
     // Inferences are rows, executions are runs, and what was not run is in neither.
     let floats = vec![0_u8; 4 * 6];
@@ -74,6 +76,12 @@ fn every_request_is_counted_once_with_its_reason() {
     assert_eq!(scrape.sum("nv_inference_count", &of("batch")), 3.0);
     assert_eq!(scrape.sum("nv_inference_exec_count", &of("batch")), 1.0);
     assert_eq!(scrape.sum("nv_inference_exec_count", &of("m")), 9.0);
+
+    // Nobody serves it, and it still has callers.
+    server.client().unload("batch").assert_status(200);
+    let unloaded = Infer::new("batch").tensor("INPUT0", "FP32", &[1, 2], &[0; 8]);
+    server.infer(&unloaded).assert_status(404);
+    assert_eq!(failures(&Scrape::of(address), "batch"), [1.0, 0.0, 0.0, 1.0]);
 
     // No model got these.
     server.infer(&Infer::echo("ghost")).assert_status(404);
@@ -175,7 +183,7 @@ fn counters_agree_with_clients_over_crashes_loads_and_scrapes() {
     assert_eq!(successes(&scrape, "m"), answers(&counted) - errors);
     assert_eq!(successes(&scrape, "other"), answers(&other));
     assert_eq!(scrape.sum("nv_inference_count", &of("other")), answers(&other));
-    let exits = scrape.sum("bulkhead_worker_exits_total", &[("model", "m"), ("kind", "signal")]);
+    let exits = scrape.sum("bulkhead_worker_exits_total", &[("model", "m"), ("kind", "SIGKILL")]);
     assert_eq!(exits, 5.0);
     let in_buckets = [("model", "m"), ("le", "+Inf")];
     let count = scrape.sum("bulkhead_request_duration_seconds_bucket", &in_buckets);

@@ -266,6 +266,7 @@ impl App {
             snapshots: self.kit.devices.snapshots(),
             quotas: self.kit.quotas.clone(),
             spawner: self.kit.spawner.clone(),
+            traces: self.traces.clone(),
             host: watch_host(),
             listens: listens.chain(admin).collect(),
             started: self.started,

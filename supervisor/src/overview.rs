@@ -19,6 +19,7 @@ use crate::quota::{DeviceBalance, Quotas};
 use crate::route::Routes;
 use crate::status::Board;
 use crate::system::Host;
+use crate::telemetry::traces::Traces;
 
 /// A cheap handle.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub struct Parts {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub quotas: Quotas,
     pub spawner: Spawner,
+    pub traces: Traces,
     pub host: watch::Receiver<Host>,
     /// Where it listens, by what is spoken there.
     pub listens: BTreeMap<String, String>,
@@ -126,6 +128,12 @@ impl Overview {
         Arc::clone(&self.0.snapshots.borrow())
     }
 
+    /// Requests whose traces were lost.
+    #[must_use]
+    pub fn lost_traces(&self) -> u64 {
+        self.0.traces.dropped()
+    }
+
     #[must_use]
     pub fn host(&self) -> Host {
         *self.0.host.borrow()
@@ -177,6 +185,7 @@ fn device(reading: &Reading, balance: Option<&DeviceBalance>) -> Device {
         used: memory.map(|memory| memory.used),
         granted: balance.map_or(0, |balance| balance.balance.used),
         grantable: balance.map_or(0, |balance| balance.balance.capacity),
+        suspect: balance.is_some_and(|balance| balance.suspect),
         busy_percent: *busy,
         blind: match processes {
             Processes::Seen(_) => None,
@@ -205,12 +214,12 @@ mod tests {
         let balance = DeviceBalance {
             device: reading.device.clone(),
             balance: Balance { used: 1, capacity: 2 },
-            suspect: false,
+            suspect: true,
             held: Vec::new(),
         };
         let shown = device(&reading, Some(&balance));
         assert_eq!((shown.total, shown.used, shown.busy_percent), (None, None, None));
-        assert_eq!((shown.granted, shown.grantable), (1, 2));
+        assert_eq!((shown.granted, shown.grantable, shown.suspect), (1, 2, true));
         assert_eq!(shown.blind.as_deref(), Some("no rights"));
         let seen = Reading { memory: Some(Memory { total: 9, used: 3 }), ..reading };
         let shown = device(&seen, None);

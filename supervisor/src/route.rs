@@ -142,6 +142,9 @@ pub enum ServingState {
     Unavailable,
 }
 
+/// Why a version is unavailable that somebody has unloaded.
+pub const UNLOADED: &str = "unloaded";
+
 impl ServingState {
     /// As the repository index says it.
     #[must_use]

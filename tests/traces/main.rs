@@ -51,7 +51,10 @@ fn a_request_is_a_tree_of_spans_in_its_callers_trace() {
     let (root, parts) = spans.split_first().unwrap();
     assert_eq!(names(parts), WAY);
     assert_eq!((&*root.trace, &*root.parent), (TRACE, CALLER));
-    assert_eq!(root.attributes, [("model".into(), "slow".into()), ("version".into(), "1".into())]);
+    for (name, value) in [("model", "slow"), ("version", "1"), ("http.response.status_code", "200")]
+    {
+        assert_eq!(root.attribute(name), Some(value));
+    }
     let mut from = root.from;
     for part in parts {
         assert_eq!((&*part.trace, &*part.parent, &*part.state), (TRACE, &*root.id, "vendor=1"));
@@ -63,6 +66,8 @@ fn a_request_is_a_tree_of_spans_in_its_callers_trace() {
     let compute = &parts[4];
     assert!(compute.to - compute.from >= 30_000_000, "{compute:?}");
     assert_eq!(collector.resource("service.name").as_deref(), Some("bulkhead"));
+    assert!(collector.resource("host.name").is_some_and(|name| !name.is_empty()));
+    assert_eq!(collector.resource("service.instance.id").map_or(0, |id| id.len()), 32);
 }
 
 #[test]

@@ -116,6 +116,8 @@ pub struct Worker {
     /// What would come free if it ended; looked at now and then.
     pub private_memory: Option<u64>,
     pub memory_limit: Option<u64>,
+    /// What the limit is held against, where the kernel does not hold it itself.
+    pub memory_used: Option<u64>,
     /// What holds each of its limits, by name: `memory`, `cpu`, `processes`, `tree`, `scratch`.
     pub limits: BTreeMap<String, String>,
     pub confinement: Vec<Measure>,
@@ -200,6 +202,8 @@ pub struct Device {
     /// What workers were granted, and what can be granted at all.
     pub granted: u64,
     pub grantable: u64,
+    /// An ended worker's memory has not come back: nothing is placed there.
+    pub suspect: bool,
     pub busy_percent: Option<u8>,
     /// Why it cannot be told who uses it.
     pub blind: Option<String>,

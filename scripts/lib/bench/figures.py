@@ -1,6 +1,7 @@
 """Percentiles, and the line that says what else was going on."""
 
 import os
+import random
 import statistics
 
 middle = statistics.median
@@ -10,6 +11,14 @@ def percentile(values, share):
     """The nearest rank, 0 to 1."""
     ranked = sorted(values)
     return ranked[min(int(share * len(ranked)), len(ranked) - 1)]
+
+
+def interval(values, confidence=0.95, draws=10_000):
+    """Between which figures the median of so many like these lies: a bootstrap, the same each time."""
+    chance = random.Random(1)
+    medians = sorted(middle(chance.choices(values, k=len(values))) for _ in range(draws))
+    rest = (1 - confidence) / 2
+    return percentile(medians, rest), percentile(medians, 1 - rest)
 
 
 def machine():

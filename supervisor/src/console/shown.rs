@@ -158,6 +158,9 @@ pub(super) fn devices(devices: &Devices) -> String {
     for device in &devices.devices {
         let state = match (&device.lost, &device.blind) {
             (Some(why), _) => format!("lost: {why}"),
+            (None, _) if device.suspect => {
+                "suspect: memory of an ended worker has not come back".to_owned()
+            }
             (None, Some(why)) => format!("usable; whose processes it has is unknown: {why}"),
             (None, None) => "usable".to_owned(),
         };
@@ -205,6 +208,7 @@ mod tests {
             started_at: 4000,
             private_memory: Some(3 << 20),
             memory_limit: Some(1 << 30),
+            memory_used: None,
             limits: [("memory".to_owned(), "cgroup v2".to_owned())].into(),
             confinement: vec![],
             device: None,
@@ -261,6 +265,7 @@ mod tests {
             used: None,
             granted: 1 << 30,
             grantable: 2 << 30,
+            suspect: false,
             busy_percent: Some(3),
             blind: None,
         };

@@ -56,6 +56,7 @@ fn shown_worker(worker: &WorkerView, view: &InstanceView) -> shown::Worker {
         started_at: worker.started_at,
         private_memory: worker.private_memory,
         memory_limit: limits.memory.as_ref().map(|limit| limit.limit),
+        memory_used: worker.used_memory,
         limits: held,
         confinement: measures.collect(),
         device: worker.device.as_ref().map(on_device),

@@ -111,6 +111,8 @@ pub struct WorkerView {
     pub limits: Arc<LimitsReport>,
     /// Bytes of memory that would come free if it ended; looked at now and then.
     pub private_memory: Option<u64>,
+    /// Bytes that its limit is held against; `None` where the kernel holds it, or nobody.
+    pub used_memory: Option<u64>,
     /// `None` on the CPU.
     pub device: Option<DeviceView>,
 }

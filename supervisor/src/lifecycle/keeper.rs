@@ -38,7 +38,7 @@ use crate::config::{Effect, Enabled, ModelSettings, PoisonSettings};
 use crate::health::{PoisonPolicy, Watchlist};
 use crate::repository::{ModelFolder, Scanner, select};
 use crate::request::{RequestError, What};
-use crate::route::{AnsweredWhen, ModelEntry, Route, Routes, ServingState, VersionEntry};
+use crate::route::{AnsweredWhen, ModelEntry, Route, Routes, ServingState, UNLOADED, VersionEntry};
 use crate::status::{ModelCard, VersionCard};
 
 /// Why a model has no version, if so configured.
@@ -237,9 +237,9 @@ impl Keeper {
     /// Of versions that are neither coming nor there any more.
     fn forget_histories(&self, coming: &Set) {
         let known: Vec<&Set> = self.retiring.iter().chain(&self.current).chain([coming]).collect();
-        self.kit.archive.keep(&self.name, |version| {
-            known.iter().any(|set| set.versions.contains_key(&version))
-        });
+        let keeps = |version| known.iter().any(|set| set.versions.contains_key(&version));
+        self.kit.archive.keep(&self.name, keeps);
+        self.routes.stats().keep(&self.name, keeps);
     }
 
     /// Reads the folder and makes what its version policy selects.
@@ -323,7 +323,7 @@ impl Keeper {
 
     async fn retire(&mut self, set: Set) {
         for version in set.versions.values() {
-            version.close("unloaded");
+            version.close(UNLOADED);
             version.ask(&self.farewell).await;
         }
         self.retiring.push(set);
@@ -459,7 +459,7 @@ impl Keeper {
     fn entries(&mut self) -> BTreeMap<ModelVersion, VersionEntry> {
         let unloaded = VersionEntry {
             state: ServingState::Unavailable,
-            reason: "unloaded".to_owned(),
+            reason: UNLOADED.to_owned(),
             route: None,
         };
         let mut entries: BTreeMap<_, _> =

@@ -165,6 +165,7 @@ impl Worker {
             started_at: self.started.wall_ms,
             limits: Arc::clone(self.limits()),
             private_memory: self.usage.borrow().private,
+            used_memory: self.usage.borrow().used(),
             device: self.tenancy.as_ref().map(Tenancy::view),
         }
     }

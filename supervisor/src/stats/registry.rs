@@ -1,4 +1,4 @@
-//! The counters of all versions, by name, for the life of the server.
+//! The counters of all versions, by name, for as long as there is such a version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,13 +54,38 @@ impl Registry {
         self.find(model.as_str(), version).unwrap_or(fresh)
     }
 
+    /// The counters for a request that named this version, or none, while it was not served: those of the
+    /// version, or of the newest. `None` if it was never loaded.
+    #[must_use]
+    pub fn known(&self, model: &str, version: Option<ModelVersion>) -> Option<Arc<VersionStats>> {
+        let models = self.0.models.load();
+        let versions = models.get(model)?;
+        match version {
+            Some(version) => versions.get(&version).cloned(),
+            None => versions.values().next_back().cloned(),
+        }
+    }
+
+    /// Forgets the versions of a model that are not among these, so that years of deployments do not pile
+    /// up. One that comes back counts anew.
+    pub fn keep(&self, model: &ModelName, keeps: impl Fn(ModelVersion) -> bool) {
+        self.0.models.rcu(|models| {
+            let mut models = BTreeMap::clone(models);
+            if let Some(versions) = models.get_mut(model) {
+                versions.retain(|version, _| keeps(*version));
+            }
+            models.retain(|_, versions| !versions.is_empty());
+            models
+        });
+    }
+
     /// What has been asked of a version, ever and in the last minute; `None` if it was never loaded.
     #[must_use]
     pub fn traffic(&self, model: &str, version: ModelVersion) -> Option<Traffic> {
         self.find(model, version).map(|stats| stats.traffic(Instant::now()))
     }
 
-    /// Every version that was ever loaded, by name.
+    /// Every version that was loaded and has not been forgotten, by name.
     #[must_use]
     pub fn all(&self) -> Vec<(ModelName, ModelVersion, Arc<VersionStats>)> {
         let models = self.0.models.load();
@@ -121,6 +146,14 @@ mod tests {
         assert_eq!(registry.traffic("m", one).unwrap().failed["BACKEND"], 2);
         assert_eq!(registry.traffic("m", two).unwrap().failed["BACKEND"], 0);
         assert_eq!(registry.all().len(), 2);
+        let three = ModelVersion::new(3);
+        assert!(registry.known("m", three).is_none() && registry.known("n", None).is_none());
+        let newest = registry.known("m", None).unwrap();
+        assert!(Arc::ptr_eq(&newest, &registry.of(&name, two)));
+        registry.keep(&name, |version| version == one);
+        assert_eq!((registry.all().len(), registry.known("m", Some(two)).is_none()), (1, true));
+        registry.keep(&name, |_| false);
+        assert!(registry.all().is_empty());
         registry.unrouted(What::UnknownModel);
         assert_eq!(registry.unrouted_so_far(), [(What::UnknownModel, 1)]);
     }

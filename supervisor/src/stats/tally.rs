@@ -41,7 +41,8 @@ impl Failure {
                 | What::QueueFull
                 | What::QueueTimeout
                 | What::ShuttingDown
-                | What::Poison,
+                // It is known, and nothing serves it: otherwise nobody would count it here.
+                | What::NoVersion,
                 _,
             ) => Self::Rejected,
             (What::Deadline | What::WorkerDied | What::Model | What::OutOfMemory, _)
@@ -50,8 +51,9 @@ impl Failure {
             (
                 What::UnknownModel
                 | What::UnknownVersion
-                | What::NoVersion
                 | What::Invalid
+                // It ends workers.
+                | What::Poison
                 | What::TooLarge
                 | What::SlowBody
                 | What::Unsupported
@@ -163,7 +165,7 @@ mod tests {
         Tally::begin(&stats).failed(What::Poison);
         drop(Tally::begin(&stats));
         let counted = stats.counted();
-        assert_eq!((counted.succeeded, counted.failed), (1, [1, 1, 1, 0]));
+        assert_eq!((counted.succeeded, counted.failed), (1, [0, 1, 1, 1]));
         assert_eq!(counted.refused, [(What::Poison, 1), (What::Model, 1)]);
     }
 

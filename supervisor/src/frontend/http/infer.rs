@@ -1,5 +1,6 @@
 //! One inference, from its headers to its response.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::encode::{Echo, Encoded, compress, encode, name_of, negotiate};
 use super::endpoint::Target;
 use super::respond::{self, Answer};
 use super::settings::HttpDeps;
+use super::status::status_of;
 use crate::admission::{Admitted, admit};
 use crate::heavy::heavy;
 use crate::request::{InferHead, RequestError, What};
@@ -32,11 +34,18 @@ pub(super) async fn infer<B: Body<Data = Bytes> + Unpin>(
     headers: &HeaderMap,
     body: &mut BodyReader<'_, B>,
 ) -> Result<Answer, RequestError> {
-    let header = |name: &str| headers.get(name)?.to_str().ok();
-    let trail = deps.traces.begin(&target.model, header);
+    let trail = deps.traces.begin(&target.model, |name| joined(headers, name));
     let answer = counted(deps, target, (headers, &trail), body).await;
-    trail.finish(answer.as_ref().err());
+    let status = answer.as_ref().map_or_else(|error| status_of(error.what), Answer::status);
+    trail.finish(answer.as_ref().err(), status.as_u16());
     answer
+}
+
+/// A header that came in several lines is one with commas.
+fn joined<'h>(headers: &'h HeaderMap, name: &str) -> Option<Cow<'h, str>> {
+    let mut lines = headers.get_all(name).iter().map(HeaderValue::to_str);
+    let first = Cow::Borrowed(lines.next()?.ok()?);
+    lines.try_fold(first, |all, line| Some(Cow::Owned(format!("{all},{}", line.ok()?))))
 }
 
 /// Nothing of the body is read before the model is known to be there.
@@ -47,7 +56,13 @@ async fn counted<B: Body<Data = Bytes> + Unpin>(
     body: &mut BodyReader<'_, B>,
 ) -> Result<Answer, RequestError> {
     let found = deps.routes.resolve(&target.model, target.version);
-    let route = found.inspect_err(|error| deps.routes.stats().unrouted(error.what))?;
+    let route = found.inspect_err(|error| {
+        // One that was served until it was given up still has callers.
+        match deps.routes.stats().known(&target.model, target.version) {
+            Some(stats) => Tally::begin(&stats).failed(error.what),
+            None => deps.routes.stats().unrouted(error.what),
+        }
+    })?;
     let mut tally = Tally::begin(route.stats());
     let gate = ModelGate { routes: &deps.routes, route: &route, asked: target.version, trail };
     match travel(deps, &gate, headers, body, &mut tally).await {

@@ -205,6 +205,7 @@ impl Keeper {
             self.routes.remove(&self.name);
             self.kit.board.take_down(&self.name);
             self.kit.archive.keep(&self.name, |_| false);
+            self.routes.stats().keep(&self.name, |_| false);
             self.kit.journals.forget(&self.name);
             let _gone = forgotten.send(());
         }

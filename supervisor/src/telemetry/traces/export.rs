@@ -5,6 +5,7 @@ use std::time::Duration;
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::SpanExporter as _;
 use shared::sync::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -97,16 +98,7 @@ impl Export {
             .with_endpoint(to)
             .with_timeout(settings.timeout)
             .build()?;
-        let process = i64::from(std::process::id());
-        exporter.set_resource(
-            &Resource::builder_empty()
-                .with_attributes([
-                    KeyValue::new("service.name", "bulkhead"),
-                    KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                    KeyValue::new("process.pid", process),
-                ])
-                .build(),
-        );
+        exporter.set_resource(&resource());
         let scope = InstrumentationScope::builder("bulkhead")
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
@@ -166,6 +158,26 @@ impl Export {
         self.health = if outcome.is_ok() { Health::Good } else { Health::Failing };
         outcome.is_ok()
     }
+}
+
+/// Which of many servers this is. What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say comes on top.
+fn resource() -> Resource {
+    let name = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let instance = format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
+    Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new("service.name", name.unwrap_or_else(|| "bulkhead".to_owned())),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", instance),
+            KeyValue::new("host.name", host.trim().to_owned()),
+            KeyValue::new("process.pid", i64::from(std::process::id())),
+        ])
+        .with_detectors(&[
+            Box::new(TelemetryResourceDetector),
+            Box::new(EnvResourceDetector::new()),
+        ])
+        .build()
 }
 
 /// The next requests to send together; `None` when the queue is gone.

@@ -1,5 +1,6 @@
 //! Whether requests are traced, and which of them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,10 +51,11 @@ impl Traces {
     }
 
     /// A trail for a request for `model`. Whoever sent the request has decided if it says so in its
-    /// `traceparent`.
-    pub fn begin<'h>(&self, model: &str, header: impl Fn(&str) -> Option<&'h str>) -> Trail {
+    /// `traceparent`. `header` gives a header that came several times as one, joined by commas.
+    pub fn begin<'h>(&self, model: &str, header: impl Fn(&str) -> Option<Cow<'h, str>>) -> Trail {
         let Some(sampler) = &self.0 else { return Trail::default() };
-        let parent = header("traceparent").and_then(|text| parent(text, header("tracestate")));
+        let given = header("traceparent");
+        let parent = given.and_then(|text| parent(&text, header("tracestate").as_deref()));
         match parent {
             Some(parent) if parent.is_sampled() => {
                 let (trace, state) = (parent.trace_id(), parent.trace_state().clone());
@@ -128,8 +130,8 @@ mod tests {
     fn sampled(traces: &Traces, traceparent: Option<&str>) -> u64 {
         let before = traces.dropped();
         for _ in 0..400 {
-            let header = |name: &str| traceparent.filter(|_| name == "traceparent");
-            traces.begin("m", header).finish(None);
+            let header = |name: &str| traceparent.filter(|_| name == "traceparent").map(Cow::from);
+            traces.begin("m", header).finish(None, 200);
         }
         traces.dropped() - before
     }
@@ -165,7 +167,7 @@ mod tests {
     fn what_has_no_room_is_counted() {
         let (traces, mut messages) = traces(1.0);
         for _ in 0..1003 {
-            traces.begin("m", |_| None).finish(None);
+            traces.begin("m", |_| None).finish(None, 200);
         }
         assert_eq!(traces.dropped(), 3);
         assert!(messages.try_recv().is_ok());
@@ -174,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn off_is_nothing() {
         let off = Traces::start(&config::Traces::default()).unwrap();
-        off.begin("m", |_| panic!("no header is looked at")).finish(None);
+        off.begin("m", |_| panic!("no header is looked at")).finish(None, 200);
         off.set_sample(1.0);
         off.flush(Duration::ZERO).await;
         assert_eq!(off.dropped(), 0);

@@ -11,7 +11,9 @@
 //!   encode     making the reply
 //! ```
 //! They follow each other without gaps. A request that fails has no further spans than it came to; the
-//! last one ends with the request and carries the error.
+//! last one ends with the request and carries the error, except that what a worker has answered is the
+//! error of its `compute`. By OpenTelemetry's conventions for servers, a request that was wrong is no
+//! error of the whole; its `error.type` says what it was.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -20,10 +22,15 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::trail::Finished;
+use super::trail::{Failed, Finished};
+use crate::request::{Fault, What};
 
 /// Most spans of one request.
 pub(super) const MOST: usize = 8;
+
+const COMPUTE: &str = "compute";
+/// The type of the error of a request whose client has left.
+const LEFT: &str = "left";
 
 struct Step {
     name: &'static str,
@@ -33,11 +40,17 @@ struct Step {
 
 pub(super) fn spans(finished: &Finished, scope: &InstrumentationScope) -> Vec<SpanData> {
     let steps = steps(finished);
-    let failed = finished.completed.map_or(steps.len().checked_sub(1), |_| None);
+    let failed = match finished.error.as_ref().and_then(|failed| failed.what) {
+        Some(what) if what.fault() == Fault::Model => {
+            steps.iter().position(|step| step.name == COMPUTE).or(steps.len().checked_sub(1))
+        }
+        Some(_) | None => steps.len().checked_sub(1),
+    };
     let mut spans = Vec::with_capacity(MOST);
     spans.push(root(finished, scope));
     for (index, step) in steps.iter().enumerate() {
-        let error = finished.error.as_deref().filter(|_| failed == Some(index));
+        let error = finished.error.as_ref().filter(|_| failed == Some(index));
+        let error = error.map(|failed| failed.message.as_str());
         let context = &finished.context;
         let child = SpanContext::new(
             context.trace_id(),
@@ -60,15 +73,23 @@ pub(super) fn spans(finished: &Finished, scope: &InstrumentationScope) -> Vec<Sp
 }
 
 fn root(finished: &Finished, scope: &InstrumentationScope) -> SpanData {
-    let Finished { context, parent, model, version, rows, publications, .. } = finished;
-    let error = finished.error.as_deref();
+    let Finished { context, parent, model, version, rows, publications, status, .. } = finished;
+    let failed = finished.error.as_ref();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let mut attributes = vec![KeyValue::new("model", model.clone())];
     attributes.extend(version.map(|version| KeyValue::new("version", number(version))));
     attributes.extend(rows.map(|rows| KeyValue::new("batch", number(rows))));
     attributes
         .extend((*publications > 1).then(|| KeyValue::new("attempts", number(*publications))));
-    attributes.extend(error.map(|error| KeyValue::new("error", error.to_owned())));
+    attributes.extend([
+        KeyValue::new("http.request.method", "POST"),
+        KeyValue::new("http.response.status_code", i64::from(*status)),
+    ]);
+    attributes.extend(failed.map(|failed| KeyValue::new("error", failed.message.clone())));
+    let kind = failed.map(|failed| failed.what.map_or(LEFT, What::name));
+    attributes.extend(kind.map(|kind| KeyValue::new("error.type", kind)));
+    let is_ours = |failed: &&Failed| failed.what.is_some_and(|what| what.fault() != Fault::Client);
+    let error = failed.filter(is_ours).map(|failed| failed.message.as_str());
     SpanData {
         span_context: context.clone(),
         parent_span_id: *parent,
@@ -105,7 +126,7 @@ fn steps(finished: &Finished) -> Vec<Step> {
     // What a worker says may be anything.
     let computed = completed.map(|at| at.saturating_sub(finished.compute));
     if step("ring", computed) {
-        step("compute", completed);
+        step(COMPUTE, completed);
         step("encode", Some(ended));
     }
     steps

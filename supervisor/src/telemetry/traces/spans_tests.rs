@@ -27,6 +27,7 @@ fn answered() -> Finished {
         compute: at(4),
         ended: at(12),
         error: None,
+        status: 200,
     }
 }
 
@@ -68,7 +69,8 @@ fn the_spans_are_one_trace() {
     assert!(root.parent_span_is_remote && root.span_kind == SpanKind::Server);
     let shown: Vec<String> =
         root.attributes.iter().map(|a| format!("{}={}", a.key, a.value)).collect();
-    assert_eq!(shown, ["model=m", "version=3", "batch=4"]);
+    let http = ["http.request.method=POST", "http.response.status_code=200"];
+    assert_eq!(shown, [&["model=m", "version=3", "batch=4"][..], &http].concat());
     let mut ids: Vec<SpanId> = spans.iter().map(|span| span.span_context.span_id()).collect();
     for span in &spans[1..] {
         assert_eq!(span.parent_span_id, root.span_context.span_id());
@@ -82,7 +84,7 @@ fn the_spans_are_one_trace() {
 
 #[test]
 fn a_failure_ends_the_part_that_it_came_in() {
-    let error = Some("no slot".to_owned());
+    let error = failure(What::QueueTimeout);
     let failed = Finished {
         leased: None,
         published: None,
@@ -93,9 +95,32 @@ fn a_failure_ends_the_part_that_it_came_in() {
     };
     let list = [("infer", 0, 12), ("admission", 0, 1), ("queue", 1, 12)];
     assert_eq!(shown(&failed), expected(&list));
-    let status: Vec<bool> =
-        made(&failed).iter().map(|span| matches!(span.status, Status::Error { .. })).collect();
-    assert_eq!(status, [true, false, true]);
+    assert_eq!(wrong(&failed), ["infer", "queue"]);
+}
+
+fn failure(what: What) -> Option<Failed> {
+    Some(Failed { what: Some(what), message: "no luck".to_owned() })
+}
+
+/// The spans with an error.
+fn wrong(finished: &Finished) -> Vec<String> {
+    let spans = made(finished).into_iter();
+    let wrong = spans.filter(|span| matches!(span.status, Status::Error { .. }));
+    wrong.map(|span| span.name.into_owned()).collect()
+}
+
+#[test]
+fn what_a_worker_has_answered_is_the_error_of_its_computation() {
+    let of = |what| wrong(&Finished { error: failure(what), ..answered() });
+    assert_eq!(of(What::Model), ["infer", "compute"]);
+    assert_eq!(of(What::Internal), ["infer", "encode"]);
+    // Of its client's.
+    assert_eq!(of(What::TooLarge), ["encode"]);
+    let left = Some(Failed { what: None, message: LEFT.to_owned() });
+    let left = Finished { error: left, completed: None, ..answered() };
+    assert_eq!(wrong(&left), ["ring"]);
+    let root = made(&left).swap_remove(0);
+    assert!(root.attributes.contains(&KeyValue::new("error.type", LEFT)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use shared::limits::MAX_MODEL_NAME_BYTES;
 use shared::sync::{AtomicU64, Ordering};
 
 use super::export::Queue;
-use crate::request::RequestError;
+use crate::request::{RequestError, What};
 
 /// A moment on the way of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +70,24 @@ pub(super) struct Finished {
     /// As the worker says.
     pub(super) compute: Duration,
     pub(super) ended: Duration,
-    pub(super) error: Option<String>,
+    pub(super) error: Option<Failed>,
+    /// As HTTP has it; 499 for a client that has left.
+    pub(super) status: u16,
+}
+
+/// Why there was no answer.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    /// `None` if the client has left.
+    pub(super) what: Option<What>,
+    pub(super) message: String,
 }
 
 /// Most bytes of an error that a span carries.
 const MAX_ERROR: usize = 256;
 const LEFT: &str = "the client has left";
+/// What proxies write down for that; there is no answer.
+const LEFT_STATUS: u16 = 499;
 
 impl Trail {
     pub(super) fn of(
@@ -130,10 +142,14 @@ impl Trail {
         }
     }
 
-    /// The request is answered.
-    pub fn finish(mut self, error: Option<&RequestError>) {
+    /// The request is answered, with this status of HTTP.
+    pub fn finish(mut self, error: Option<&RequestError>, status: u16) {
         if let Some(noted) = self.0.take() {
-            noted.finish(error.map(|error| cut(&error.message, MAX_ERROR)));
+            let failed = |error: &RequestError| Failed {
+                what: Some(error.what),
+                message: cut(&error.message, MAX_ERROR),
+            };
+            noted.finish(error.map(failed), status);
         }
     }
 }
@@ -141,7 +157,7 @@ impl Trail {
 impl Drop for Trail {
     fn drop(&mut self) {
         if let Some(noted) = self.0.take() {
-            noted.finish(Some(LEFT.to_owned()));
+            noted.finish(Some(Failed { what: None, message: LEFT.to_owned() }), LEFT_STATUS);
         }
     }
 }
@@ -151,7 +167,7 @@ impl Noted {
         nanos(self.began.elapsed())
     }
 
-    fn finish(self: Box<Self>, error: Option<String>) {
+    fn finish(self: Box<Self>, error: Option<Failed>, status: u16) {
         let ended = Duration::from_nanos(self.elapsed());
         let Self { queue, context, parent, model, began_at, .. } = *self;
         let at = |mark: Mark| noted(&self.marks[mark as usize]).map(Duration::from_nanos);
@@ -171,6 +187,7 @@ impl Noted {
             compute: Duration::from_nanos(self.compute.load(Ordering::Relaxed)),
             ended,
             error,
+            status,
         });
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use proto::admin::status::{Device, ServerState};
 
 use crate::device::Driver;
-use crate::frontend::metrics::text::Kind::Gauge;
+use crate::frontend::metrics::text::Kind::{Counter, Gauge};
 use crate::frontend::metrics::text::Out;
 use crate::overview::Overview;
 
@@ -46,6 +46,8 @@ fn server(out: &mut Out<'_, '_>, overview: &Overview) -> fmt::Result {
     )?;
     let help = "Memory of the supervisor that is resident, without its workers.";
     out.one((Gauge, "bulkhead_supervisor_memory_bytes", help), server.memory)?;
+    let help = "Requests whose traces no collector has taken.";
+    out.one((Counter, "bulkhead_traces_lost", help), Some(overview.lost_traces()))?;
     let zygotes = server.zygotes.iter();
     let zygotes =
         zygotes.map(|z| ([("program", z.program.as_str()), ("state", z.state.as_str())], 1_u64));
@@ -81,8 +83,12 @@ fn devices(out: &mut Out<'_, '_>, overview: &Overview) -> fmt::Result {
     family("bulkhead_device_grantable_bytes", help, &|d| Some(d.grantable))?;
     let help = "Whether the GPU has fallen off its bus or failed for good.";
     family("bulkhead_device_lost", help, &|d| Some(u64::from(d.lost.is_some())))?;
-    let help = "Whether the driver does not say who uses the GPU.";
-    family("bulkhead_device_blind", help, &|d| Some(u64::from(d.blind.is_some())))?;
+    let help = "Whether the driver does not say who uses the GPU, which is not lost.";
+    let blind = |d: &Device| u64::from(d.blind.is_some() && d.lost.is_none());
+    family("bulkhead_device_blind", help, &|d| Some(blind(d)))?;
+    let help =
+        "Whether memory of an ended worker has not come back, so that nothing is placed there.";
+    family("bulkhead_device_suspect", help, &|d| Some(u64::from(d.suspect)))?;
     let busy = devices.iter().filter_map(|device| {
         let busy = f64::from(device.busy_percent?) / 100.0;
         Some(([("gpu_uuid", device.id.as_str())], busy))

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use proto::admin::status::{Instance, Model, OnDevice, Worker};
+use proto::admin::status::{Instance, Model, OnDevice, Version, Worker};
 
-use crate::exit_kind::{ExitKind, ExitPattern};
+use crate::exit_kind::{ExitKind, ExitPattern, signal_name};
 use crate::frontend::metrics::text::Kind::{Counter, Gauge};
 use crate::frontend::metrics::text::{Kind, Labels, Out};
 use crate::overview::Overview;
+use crate::route::{ServingState, UNLOADED};
 
 /// One instance.
 struct Row<'a> {
@@ -68,6 +69,10 @@ fn versions(out: &mut Out<'_, '_>, models: &[Model]) -> fmt::Result {
     let versions =
         models.iter().flat_map(|m| m.versions.iter().map(move |version| (&*m.name, version)));
     let versions: Vec<_> = versions.map(|(m, v)| (m, v.version.to_string(), v)).collect();
+    let samples = models.iter().map(|model| ([("model", &*model.name)], u64::from(is_down(model))));
+    let help =
+        "Whether something of the model that is to serve does not, and nobody has unloaded it.";
+    out.family((Gauge, "bulkhead_model_problem", help), samples)?;
     let samples = versions.iter().map(|(model, number, version)| {
         ([("model", *model), ("version", number), ("state", &version.state)], 1_u64)
     });
@@ -82,6 +87,13 @@ fn versions(out: &mut Out<'_, '_>, models: &[Model]) -> fmt::Result {
     });
     let help = "Model load time in seconds";
     out.family((Gauge, "nv_model_load_duration_secs", help), samples)
+}
+
+fn is_down(model: &Model) -> bool {
+    let fails = |version: &Version| {
+        version.state == ServingState::Unavailable.name() && version.reason != UNLOADED
+    };
+    model.enabled && (!model.problem.is_empty() || model.versions.iter().any(fails))
 }
 
 fn states(out: &mut Out<'_, '_>, rows: &[Row<'_>]) -> fmt::Result {
@@ -105,6 +117,18 @@ fn exits(out: &mut Out<'_, '_>, rows: &[Row<'_>]) -> fmt::Result {
     });
     let help = "Ends of workers, by kind; clean and retired are the ones that were wanted.";
     out.family((Counter, "bulkhead_worker_exits", help), samples)?;
+    let unwanted = |counts: &BTreeMap<&str, u64>| {
+        let wanted = [ExitKind::Clean, ExitKind::Retired].map(ExitKind::label);
+        counts
+            .iter()
+            .filter(|(kind, _)| !wanted.contains(kind))
+            .map(|(_, count)| count)
+            .sum::<u64>()
+    };
+    let samples = counts.iter().map(|(row, counts)| (row.labels(), unwanted(counts)));
+    // From zero on, so that the first of them count in a rate.
+    let help = "Ends of workers that nobody wanted, of any kind.";
+    out.family((Counter, "bulkhead_worker_unwanted_exits", help), samples)?;
     let violation = ExitKind::Violation.label();
     let samples = counts
         .iter()
@@ -113,11 +137,14 @@ fn exits(out: &mut Out<'_, '_>, rows: &[Row<'_>]) -> fmt::Result {
     out.family((Counter, "bulkhead_ring_violations", help), samples)
 }
 
-/// A hostile worker can end by any signal and with any code: those are one kind each.
+/// A hostile worker can end with any code: those are one kind. Signals are few.
 fn by_label(exits: &BTreeMap<String, u64>) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
     for (kind, count) in exits {
         let label = match kind.parse() {
+            Ok(ExitPattern::Kind(ExitKind::Signal(signal))) => {
+                signal_name(signal).unwrap_or(ExitKind::Signal(signal).label())
+            }
             Ok(ExitPattern::Kind(kind)) => kind.label(),
             Ok(ExitPattern::AnySignal) => "signal",
             Ok(ExitPattern::AnyCode) => "code",
@@ -139,6 +166,8 @@ fn processes(out: &mut Out<'_, '_>, rows: &[Row<'_>]) -> fmt::Result {
     family("bulkhead_worker_private_memory_bytes", help, |w| w.private_memory)?;
     let help = "What the worker may have of memory.";
     family("bulkhead_worker_memory_limit_bytes", help, |w| w.memory_limit)?;
+    let help = "What that limit is held against, where the kernel does not hold it itself.";
+    family("bulkhead_worker_memory_used_bytes", help, |w| w.memory_used)?;
     let help = "Measures of its confinement that could not be had.";
     family("bulkhead_worker_confinement_missing", help, |w| {
         u64::try_from(w.confinement.iter().filter(|measure| !measure.holds).count()).ok()
@@ -193,7 +222,7 @@ mod tests {
     fn ends_of_a_kind_are_counted_together_whatever_their_number() {
         let exits = [("SIGSEGV", 2), ("SIGKILL", 1), ("code 3", 4), ("code 0", 1), ("hang", 5)];
         let exits = exits.map(|(kind, count)| (kind.to_owned(), count)).into();
-        let expected = BTreeMap::from([("signal", 3), ("code", 5), ("hang", 5)]);
+        let expected = BTreeMap::from([("SIGSEGV", 2), ("SIGKILL", 1), ("code", 5), ("hang", 5)]);
         assert_eq!(by_label(&exits), expected);
     }
 }

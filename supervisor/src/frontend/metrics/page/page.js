@@ -221,6 +221,7 @@ function showNotices({ server, devices }, list) {
   if (devices.driver === "silent") add("bad", "GPU driver", "does not answer");
   for (const device of devices.devices) {
     if (device.lost) add("bad", `GPU ${device.index}`, `is lost: ${device.lost}`);
+    else if (device.suspect) add("bad", `GPU ${device.index}`, "keeps memory of a worker that has ended; nothing is placed there");
     else if (device.blind) add("", `GPU ${device.index}`, `does not say who uses it: ${device.blind}`);
   }
   for (const zygote of server.zygotes.filter((z) => z.state === "down")) {
@@ -333,7 +334,9 @@ function share({ rate, failures }) {
 function memoryOf(version) {
   const workers = version ? version.instances.map((i) => i.worker).filter(Boolean) : [];
   if (workers.length === 0) return [none()];
-  const used = workers.every((w) => w.private_memory === null) ? null : sum(workers, (w) => w.private_memory);
+  // What the limit is held against, where anybody but the kernel holds it.
+  const held = (worker) => (worker.memory_used === null ? worker.private_memory : worker.memory_used);
+  const used = workers.every((w) => held(w) === null) ? null : sum(workers, held);
   const limit = workers.every((w) => w.memory_limit !== null) ? sum(workers, (w) => w.memory_limit) : null;
   const text = used === null ? "…" : bytes(used);
   if (limit === null) return [make("span", "nowrap", text)];
@@ -459,7 +462,7 @@ function showDevices({ driver, devices }) {
     const all = device.total || device.grantable;
     fill(root,
       make("div", "title", make("b", "", `GPU ${device.index}`), device.name,
-        device.lost ? make("span", "state bad", "Lost") : device.blind ? make("span", "state warn", "Blind") : null,
+        device.lost ? make("span", "state bad", "Lost") : device.suspect ? make("span", "state bad", "Suspect") : device.blind ? make("span", "state warn", "Blind") : null,
         make("span", "mono soft", device.id)),
       bar([[device.used || 0, "own"], [device.granted, "lent"]], all, "memory in use"),
       make("div", "ledger",
@@ -485,9 +488,17 @@ function live(kind, text) {
 function listen() {
   const source = new EventSource("events");
   source.onmessage = (event) => {
-    heard = Date.now();
-    show(JSON.parse(event.data));
-    live("on", "live");
+    try {
+      const picture = JSON.parse(event.data);
+      // Another version of the server has another page.
+      if (status && status.server.version !== picture.server.version) location.reload();
+      show(picture);
+      heard = Date.now();
+      live("on", "live");
+    } catch (error) {
+      live("off", "this page does not understand the server; reload it");
+      throw error;
+    }
   };
   source.onerror = () => {
     live("off", "no connection, trying again");
@@ -497,7 +508,7 @@ function listen() {
 }
 
 setInterval(() => {
-  if (heard && Date.now() - heard > 7000) live("off", `nothing heard for ${span(Date.now() - heard)}`);
+  if (heard && Date.now() - heard > 7000) live("off", "nothing heard for some seconds");
 }, 1000);
 byId("filter").querySelector("input").addEventListener("input", () => showModels(versionsOf(status)));
 listen();
