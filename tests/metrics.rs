@@ -90,6 +90,47 @@ fn every_request_is_counted_once_with_its_reason() {
 }
 
 #[test]
+fn what_is_given_up_is_told_and_its_callers_are_counted() {
+    let server = Supervisor::with_echo("m")
+        .echo("hostile", &Echo::default())
+        .set("restart.max_restarts", "0")
+        .start();
+    let look = || Scrape::of(server.metrics_address());
+    let told = |model: &str| {
+        let scrape = look();
+        ["worker_quarantined", "model_problem", "worker_unwanted_exits_total"]
+            .map(|name| scrape.sum(&format!("bulkhead_{name}"), &of(model)))
+    };
+    let slots = [("model", "m"), ("version", "1")];
+    assert_eq!(look().sum("bulkhead_slots", &slots), 16.0);
+    assert_eq!(look().sum("bulkhead_queue_places", &slots), 256.0);
+    assert_eq!(look().sum("bulkhead_zygote_state", &[("state", "ready")]), 1.0);
+    assert_eq!((told("m"), told("hostile")), ([0.0; 3], [0.0; 3]));
+    server.infer(&Infer::command("m", "crash segv").once()).assert_status(500);
+    server.wait_for_state("m", "UNAVAILABLE");
+    server.infer(&Infer::echo("m")).assert_status(404);
+    assert_eq!(told("m"), [1.0; 3]);
+    // The one that it ended, and the one that it did not take.
+    assert_eq!(failures(&look(), "m"), [1.0, 0.0, 1.0, 0.0]);
+    server.infer(&Infer::echo("hostile")).assert_status(200);
+    server.infer(&Infer::command("hostile", "replay").once());
+    server.wait_for_state("hostile", "UNAVAILABLE");
+    assert_eq!(look().sum("bulkhead_ring_violations_total", &of("hostile")), 1.0);
+    // Loaded again, and what there was has not gone back.
+    server.client().load("m").assert_status(200);
+    assert_eq!(told("m"), [0.0, 0.0, 1.0]);
+    assert_eq!(failures(&look(), "m"), [1.0, 0.0, 1.0, 0.0]);
+    // A version that is not there any more has no figures.
+    let folder = server.repository().path().join("m/1");
+    std::fs::rename(&folder, folder.with_file_name("2")).expect("the folder is ours");
+    server.client().load("m").assert_status(200);
+    wait::until_true("the new version alone", || {
+        server.client().load("m").assert_status(200);
+        look().sum("nv_inference_request_failure", &of("m")) == 0.0
+    });
+}
+
+#[test]
 fn clients_that_leave_are_counted_where_they_were() {
     let server = Supervisor::with_echo("m").set("worker.slots", "1").start();
     let address = server.metrics_address();

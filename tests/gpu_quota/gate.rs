@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use tests::scrape::Scrape;
 use tests::{Infer, wait};
 
 use crate::stage::{GIB, Gpus, assert_exits, assert_serves, on_gpu};
@@ -93,8 +94,13 @@ fn what_stays_makes_the_device_suspect_until_it_is_gone() {
         let lines = server.client().index("m");
         lines.iter().any(|line| line.reason.contains("suspect"))
     });
+    let suspects =
+        || Scrape::of(server.metrics_address()).sum("bulkhead_device_suspect", &[]) == 1.0;
+    assert!(suspects());
+    assert!(server.told(&["devices", "--server"]).contains("suspect"));
     gpus.say(&gpus.idle());
     server.infer(&Infer::echo("m")).assert_status(200);
+    assert!(!suspects());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Who gets which device, and how much of it.
 
-use tests::{Echo, Infer, Machine, Supervisor};
+use tests::scrape::Scrape;
+use tests::{Echo, Infer, Machine, Supervisor, wait};
 
 use crate::stage::{GIB, Gpus, assert_serves, holding, on_gpu, seat};
 
@@ -57,6 +58,36 @@ fn operators_are_shown_who_holds_what() {
         (Some(4 * GIB), Some(10 * GIB))
     );
     assert!(server.told(&["status", "m"]).contains("of 4.0 GiB"));
+    assert!(server.told(&["devices", "--server"]).contains("4.0 GiB of 10.0 GiB"));
+    let worker = server.worker("m");
+    gpus.hold(&[(worker.pid, GIB)]);
+    // To the byte; how busy it is, only the driver knows.
+    let gib = |count: u64| f64::from(u32::try_from(count * GIB >> 20).unwrap()) * 1_048_576.0;
+    let ([a, m], [b]) = ([("gpu_uuid", "GPU-a"), ("model", "m")], [("gpu_uuid", "GPU-b")]);
+    let expected = [
+        ("nv_gpu_memory_total_bytes", a, gib(10)),
+        ("nv_gpu_memory_used_bytes", a, gib(1)),
+        ("nv_gpu_memory_used_bytes", b, 0.0),
+        ("bulkhead_device_granted_bytes", a, gib(4)),
+        ("bulkhead_device_granted_bytes", b, 0.0),
+        ("bulkhead_device_grantable_bytes", a, gib(10)),
+        ("bulkhead_device_lost", a, 0.0),
+        ("bulkhead_device_suspect", a, 0.0),
+        ("bulkhead_worker_device_memory_bytes", m, gib(1)),
+        ("bulkhead_worker_device_quota_bytes", m, gib(4)),
+        ("bulkhead_worker_device", m, 1.0),
+    ];
+    wait::until_true("what the driver says", || {
+        Scrape::of(server.metrics_address()).sum("nv_gpu_memory_used_bytes", &[a]) == gib(1)
+    });
+    wait::until_true("what the worker has", || {
+        let name = "bulkhead_worker_device_memory_bytes";
+        Scrape::of(server.metrics_address()).sum(name, &[m]) == gib(1)
+    });
+    let scrape = Scrape::of(server.metrics_address());
+    for (name, of, value) in expected {
+        assert_eq!(scrape.sum(name, &[of]), value, "{name} {of:?}");
+    }
 }
 
 #[test]
