@@ -1,11 +1,19 @@
 //! Text that somebody else wrote, or that leaves this process: bounded, without control characters.
 
-/// `text` with each control character replaced by a space, cut to at most `limit` bytes between
+/// Whether it does something to the text around it, or ends a line, without being a control character:
+/// directions, separators, what has no width.
+fn is_format(character: char) -> bool {
+    matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// `text` with each control or format character replaced by a space, cut to at most `limit` bytes between
 /// two characters.
 pub fn clean(text: &str, limit: usize) -> String {
     let mut cleaned = String::with_capacity(text.len().min(limit));
     for character in text.trim_end().chars() {
-        let character = if character.is_control() { ' ' } else { character };
+        let harms = character.is_control() || is_format(character);
+        let character = if harms { ' ' } else { character };
         if cleaned.len() + character.len_utf8() > limit {
             break;
         }
@@ -49,6 +57,7 @@ mod tests {
         assert_eq!(clean("a\nb\u{7f}ä", 5), "a b ");
         assert_eq!(clean("a\nb\u{7f}ä", 6), "a b ä");
         assert_eq!(clean("trace\n", 100), "trace");
+        assert_eq!(clean("a\u{202e}b\u{2028}c\u{200d}d\u{2069}e", 100), "a b c d e");
     }
 
     #[test]

@@ -47,8 +47,11 @@ pub enum Command {
     Completions { shell: Shell },
     /// Print a manual page, for man(7).
     Man {
-        /// Of this command; without it, of the whole.
-        command: Option<String>,
+        /// Of this command, as `config reload`; without it, of the whole.
+        command: Vec<String>,
+        /// Write the pages of all commands there.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+        to: Option<PathBuf>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! `bulkhead`: the supervisor and its command line.
 #![forbid(unsafe_code)]
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -49,9 +49,15 @@ fn main() -> ExitCode {
         Command::Operate(asked) => find(asked.reach(), |socket| console::run(&asked, socket)),
         Command::Completions { shell } => {
             let written = console::completions(shell, &mut std::io::stdout());
-            written.context("cannot write").map(|()| Exit::Ok)
+            Ok(printed(written))
         }
-        Command::Man { command } => manual(command.as_deref()),
+        Command::Man { to: Some(folder), .. } => {
+            let written = console::manuals(&folder);
+            written
+                .with_context(|| format!("cannot write to {}", folder.display()))
+                .map(|()| Exit::Ok)
+        }
+        Command::Man { command, to: None } => Ok(manual(&command)),
     };
     let exit = outcome.unwrap_or_else(|error| {
         say(&format!("bulkhead: {error:#}"));
@@ -81,13 +87,27 @@ fn find(reach: &Reach, tell: impl FnOnce(&Path) -> Result<(), Trouble>) -> anyho
         return Ok(told(tell(socket)));
     }
     let origin = Origin::of_the_machine(config.as_deref(), set);
-    configured(&origin, |config| match &config.admin.socket {
+    let socket = match origin.load() {
+        Ok(config) => config.admin.socket,
+        // A server does not end because its file is edited; and it must be heard of then, too.
+        Err(errors) => match origin.admin_socket() {
+            None => {
+                say(&format!("bulkhead: {errors}"));
+                None
+            }
+            Some(socket) => {
+                say(&format!("bulkhead: {errors}\nAsking the server at {}", socket.display()));
+                Some(socket)
+            }
+        },
+    };
+    match &socket {
         Some(socket) => Ok(told(tell(socket))),
         None => {
             say("bulkhead: admin.socket is \"off\"; name a socket with --socket");
             Ok(Exit::Configuration)
         }
-    })
+    }
 }
 
 fn told(outcome: Result<(), Trouble>) -> Exit {
@@ -103,12 +123,26 @@ fn told(outcome: Result<(), Trouble>) -> Exit {
     }
 }
 
-fn manual(command: Option<&str>) -> anyhow::Result<Exit> {
-    if console::manual(command, &mut std::io::stdout()).context("cannot write")? {
-        return Ok(Exit::Ok);
+fn manual(command: &[String]) -> Exit {
+    match console::manual(command, &mut std::io::stdout()) {
+        Ok(false) => {
+            say(&format!("bulkhead: there is no command {:?}", command.join(" ")));
+            Exit::Configuration
+        }
+        written => printed(written.map(drop)),
     }
-    say(&format!("bulkhead: there is no command {:?}", command.unwrap_or_default()));
-    Ok(Exit::Configuration)
+}
+
+/// Whoever reads may have seen enough.
+fn printed(written: io::Result<()>) -> Exit {
+    match written {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            say(&format!("bulkhead: cannot write: {error}"));
+            Exit::Failed
+        }
+    }
 }
 
 fn serve(config: Config, origin: Origin) -> anyhow::Result<Exit> {
@@ -128,8 +162,7 @@ fn devices(config: &Config, form: Form) -> anyhow::Result<Exit> {
     let runtime = Builder::new_current_thread().enable_time().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let inventory = runtime.block_on(Inventory::take(&config.devices));
-    std::io::stdout().write_all(inventory.write(form).as_bytes()).context("cannot write")?;
-    Ok(Exit::Ok)
+    Ok(printed(io::stdout().write_all(inventory.write(form).as_bytes())))
 }
 
 /// Before there are logs, and after them.

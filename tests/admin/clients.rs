@@ -70,6 +70,42 @@ fn half_open_operators_hold_up_nobody() {
     wait::until_true("the first one being sent away", || half_open[0].is_closed());
 }
 
+/// Waits for the next answer, and gives it as text.
+fn heard(operator: &mut Operator) -> String {
+    operator.receive().to_string()
+}
+
+#[test]
+fn operators_who_look_on_make_room() {
+    let server = Supervisor::with_echo("m").set("admin.max_connections", "3").start();
+    let mut lookers: Vec<Operator> = (0..3)
+        .map(|number| {
+            let mut operator = server.operator();
+            let line = match number {
+                0 => r#"{"version":1,"command":"watch"}"#,
+                _ => r#"{"version":1,"command":"logs","model":"m","follow":true}"#,
+            };
+            operator.send(format!("{line}\n").as_bytes());
+            assert!(heard(&mut operator).contains("item"));
+            operator
+        })
+        .collect();
+    assert_served(&server);
+    // The one that has looked on for longest, with a word.
+    wait::until_true("a word", || heard(&mut lookers[0]).contains("others need the place"));
+    assert!(lookers[0].is_closed());
+}
+
+#[test]
+fn one_that_has_closed_its_half_is_answered() {
+    let server = Supervisor::with_echo("m").start();
+    let mut operator = server.operator();
+    operator.send(b"{\"version\":1,\"command\":\"restart\",\"model\":\"m\"}\n");
+    operator.close_half();
+    assert!(heard(&mut operator).contains("restarted"));
+    assert!(operator.is_closed());
+}
+
 #[test]
 fn a_flood_of_operators_leaves_nothing_behind() {
     let server = Supervisor::with_echo("m").start();

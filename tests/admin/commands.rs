@@ -185,6 +185,43 @@ fn an_operator_has_the_configuration_read_again() {
         assert!(error.contains("models.m.slots"), "{error}");
     }
     server.infer(&Infer::echo("m")).assert_status(200);
+    // One model does not come, and the rest holds: both are said.
+    server.repository().echo("bad", &Echo::default().parameter("load_fail", "no such luck"));
+    server.repository().echo("new", &Echo::default());
+    configure("[worker]\nqueue = 5");
+    let output = server.bulkhead(&["config", "reload", "--json"]);
+    let told = parsed(std::str::from_utf8(&output.stdout).unwrap());
+    assert_eq!((output.status.code(), &told["complete"]), (Some(8), &json!(false)));
+    assert!(
+        told["notes"].to_string().contains("bad: failed")
+            && told.to_string().contains("worker.queue")
+    );
+    assert!(server.told(&["config", "show"]).contains("worker.queue = 5\n"));
+}
+
+#[test]
+fn a_model_that_is_new_can_be_reloaded_alone() {
+    let server = Supervisor::with_echo("m").file("repository.paths = [\"MODELS\"]\n").start();
+    server.repository().echo("new", &Echo::default());
+    assert_eq!(server.told(&["reload", "new"]), "new: loaded\n");
+    server.infer(&Infer::echo("new")).assert_status(200);
+}
+
+/// As at a prompt in the server's folder, where nothing is named.
+#[test]
+fn a_server_is_found_whatever_has_become_of_its_file() {
+    let server = Supervisor::with_echo("m").file("repository.paths = [\"MODELS\"]\n").start();
+    let status = || tests::supervisor::command(server.folder(), &["status"]).output().unwrap();
+    for text in ["[worker]\nslots = 0", "[[[", "[admin]\nsocket = \".run/admin.sock\"\n="] {
+        server.configure(text);
+        let output = status();
+        let (told, said) = (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned());
+        assert!(output.status.success(), "{said}");
+        assert!(String::from_utf8_lossy(&told).contains("READY"));
+        assert!(said.contains("Asking the server at"), "{said}");
+    }
+    server.configure("[admin]\nsocket = \"off\"\n[worker]\nslots = 0");
+    assert_eq!(status().status.code(), Some(2));
 }
 
 #[test]
@@ -194,6 +231,8 @@ fn an_operator_drains_the_server() {
     let answer = server.infer_aside(Infer::command("slow", "print the request has come"));
     server.logs().wait_for("a request", |event| event["message"] == "the request has come");
     assert_eq!(server.told(&["drain", "--wait"]), "draining\n");
+    // It is over: nothing is left to wait for.
+    assert!(!server.runtime_file().exists());
     answer.answer().assert_status(200);
     assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!server.admin_socket().exists());
@@ -210,10 +249,13 @@ fn changes_are_written_down_with_who_made_them() {
     server.operator().ask(json!({"command": "unload", "model": "m"}));
     server.told(&["status"]);
     let written = || std::fs::read_to_string(server.folder().join("audit.jsonl")).unwrap();
-    wait::until_true("three lines", || written().lines().count() == 3);
+    wait::until_true("two lines for each", || written().lines().count() == 6);
     let written = written();
     assert!(written.chars().all(|c| c == '\n' || !c.is_control()), "{written:?}");
     let lines: Vec<Value> = written.lines().map(parsed).collect();
+    let (begun, lines): (Vec<Value>, Vec<Value>) =
+        lines.into_iter().partition(|line| line["outcome"] == "begun");
+    assert_eq!(begun.len(), 3);
     let what =
         |line: &Value| [&line["command"], &line["model"], &line["outcome"]].map(Value::clone);
     assert_eq!(what(&lines[0]), ["restart", "m", "ok"].map(Value::from));
@@ -223,8 +265,8 @@ fn changes_are_written_down_with_who_made_them() {
     assert_eq!(lines[2]["pid"], std::process::id());
     let events = server.logs().events();
     let logged: Vec<&Value> = events.iter().filter(|event| event["target"] == "audit").collect();
-    assert_eq!(logged.len(), 3);
-    assert_eq!(logged[2]["pid"], std::process::id());
+    assert_eq!(logged.len(), 6);
+    assert_eq!(logged[5]["pid"], std::process::id());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Operators: on the admin socket itself, and at a prompt.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -44,6 +45,11 @@ impl Operator {
     pub fn ask(&mut self, mut command: Value) -> Value {
         command["version"] = json!(1);
         self.send(format!("{command}\n").as_bytes()).receive()
+    }
+
+    /// Says that nothing more is asked.
+    pub fn close_half(&self) {
+        self.0.get_ref().shutdown(Shutdown::Write).expect("the socket is open");
     }
 
     /// Whether the server has closed the connection.

@@ -203,6 +203,8 @@ pub struct ConfigChanges {
     pub changes: Vec<ConfigChange>,
     /// In words, what came of the changes; empty where nothing was done.
     pub notes: Vec<String>,
+    /// Whether all models have come to what is wished of them. What differs holds either way.
+    pub complete: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::process::End;
@@ -14,13 +15,30 @@ const LOOK: libc::c_int = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
 /// Opens a child that was not reaped yet, so that its number is still its own. `ECHILD` if the
 /// process is no child of this one. The descriptor becomes readable when the child has ended.
 pub fn open_child(pid: Pid) -> Result<OwnedFd, Errno> {
+    let fd = open(pid)?;
+    wait(fd.as_fd(), LOOK)?;
+    Ok(fd)
+}
+
+/// Opens any process, whose number the caller must know to be its own still.
+pub fn open(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: takes two numbers and returns a descriptor or an error.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), libc::PIDFD_NONBLOCK) };
     let raw = i32::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows its number.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-    wait(fd.as_fd(), LOOK)?;
-    Ok(fd)
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Waits until a process has ended, anybody's child.
+pub fn wait_for_end(process: impl AsFd) -> Result<(), Errno> {
+    let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut ended, PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether the child has ended and waits to be reaped.

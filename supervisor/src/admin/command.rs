@@ -36,6 +36,13 @@ pub struct Desk {
 /// A reply, as it goes on the wire.
 type Answer = Result<String, Failure>;
 
+/// What a command has changed.
+struct Did {
+    answer: String,
+    /// What did not come about of it, though the rest holds.
+    missing: Option<String>,
+}
+
 impl Desk {
     #[must_use]
     pub fn new(handles: Handles, audit: Audit) -> Self {
@@ -53,21 +60,41 @@ impl Desk {
         answer.unwrap_or_else(error_line)
     }
 
+    /// Written down when it begins, too: it may be what ends the server.
     async fn begin_change(self: &Arc<Self>, command: Command, peer: Peer) -> Answer {
-        let turn = Arc::clone(&self.changes).try_acquire_owned().map_err(|_| {
-            failure(Code::Busy, format!("{CHANGES} commands that change something are under way"))
-        })?;
+        let (name, model) = (command.name(), command.model().map(ModelName::to_string));
+        let entry = move |outcome: &str, detail: &str| Entry {
+            peer,
+            command: name,
+            model: model.clone(),
+            outcome: outcome.to_owned(),
+            detail: detail.to_owned(),
+        };
+        let turn = match (Arc::clone(&self.changes).try_acquire_owned(), &command) {
+            (Ok(turn), _) => Some(turn),
+            // Whatever else is under way, the server can be told to end.
+            (Err(_), Command::Drain {}) => None,
+            (Err(_), _) => {
+                let many = format!("{CHANGES} commands that change something are under way");
+                self.audit.note(entry(&code_name(Code::Busy), &many)).await;
+                return Err(failure(Code::Busy, many));
+            }
+        };
         let this = Arc::clone(self);
         let carried_out = tokio::spawn(async move {
-            let (name, model) = (command.name(), command.model().map(ModelName::to_string));
-            let answer = this.change(command).await;
+            this.audit.note(entry("begun", "")).await;
+            let carrying_out = Arc::clone(&this);
+            let carried_out = tokio::spawn(async move { carrying_out.change(command).await }).await;
+            let answer =
+                carried_out.unwrap_or_else(|error| Err(failure(Code::Failed, error.to_string())));
             let (outcome, detail) = match &answer {
-                Ok(_) => ("ok".to_owned(), String::new()),
-                Err(Failure { code, message }) => (code_name(*code), message.clone()),
+                Ok(Did { missing: None, .. }) => ("ok".to_owned(), ""),
+                Ok(Did { missing: Some(missing), .. }) => ("incomplete".to_owned(), &**missing),
+                Err(Failure { code, message }) => (code_name(*code), &**message),
             };
-            this.audit.note(Entry { peer, command: name, model, outcome, detail }).await;
+            this.audit.note(entry(&outcome, detail)).await;
             drop(turn);
-            answer
+            answer.map(|did| did.answer)
         });
         carried_out.await.unwrap_or_else(|error| Err(failure(Code::Failed, error.to_string())))
     }
@@ -77,7 +104,7 @@ impl Desk {
         self.audit.note(Entry { peer, command, model: None, outcome, detail: String::new() }).await;
     }
 
-    async fn change(&self, command: Command) -> Answer {
+    async fn change(&self, command: Command) -> Result<Did, Failure> {
         let Handles { routes, drain, .. } = &self.handles;
         let did = match command {
             Command::Load { model } => routes.load(model.as_str()).await.map(|()| "loaded"),
@@ -115,28 +142,27 @@ impl Desk {
             | Command::ConfigDiff {} => Ok("nothing"),
         };
         let did = did.map_err(refused_by)?;
-        Ok(ok(&Done { did: did.to_owned() }))
+        Ok(Did { answer: ok(&Done { did: did.to_owned() }), missing: None })
     }
 
-    async fn reload(&self, scope: Scope) -> Answer {
-        if let Scope::Model(model) = &scope {
-            self.known(model)?;
-        }
-        let report = self.handles.reload.reload(scope).await;
-        let report = report.map_err(|why| failure(Code::Failed, why))?;
-        match report.is_complete() {
-            true => Ok(ok(&applied(&report))),
-            // What differs holds for all else.
-            false => Err(failure(Code::Failed, applied(&report).notes.join("; "))),
-        }
+    async fn reload(&self, scope: Scope) -> Result<Did, Failure> {
+        let is_unknown = match &scope {
+            Scope::Model(model) => !self.handles.overview.knows(model),
+            Scope::Everything => false,
+        };
+        let code = if is_unknown { Code::UnknownModel } else { Code::Failed };
+        let report = self.handles.reload.reload(scope).await.map_err(|why| failure(code, why))?;
+        let changes = applied(&report);
+        let missing = (!changes.complete).then(|| changes.notes.join("; "));
+        Ok(Did { answer: ok(&changes), missing })
     }
 
     /// A reload whose models are not waited for.
-    async fn apply(&self) -> Answer {
+    async fn apply(&self) -> Result<Did, Failure> {
         let changes = self.handles.reload.apply().await;
         let changes = changes.map_err(|why| failure(Code::Failed, why))?;
         let report = ReloadReport { changes, ..ReloadReport::default() };
-        Ok(ok(&applied(&report)))
+        Ok(Did { answer: ok(&applied(&report)), missing: None })
     }
 
     async fn show(&self, command: Command) -> Answer {
@@ -204,7 +230,7 @@ impl Desk {
         let models = self.handles.overview.status().models.into_iter();
         let models = models.filter(|model| !model.versions.is_empty() && !model.problem.is_empty());
         let notes = models.map(|model| format!("{}: {}", model.name, model.problem)).collect();
-        Ok(ok(&ConfigChanges { changes, notes }))
+        Ok(ok(&ConfigChanges { changes, notes, complete: true }))
     }
 }
 
@@ -219,6 +245,7 @@ fn applied(report: &ReloadReport) -> ConfigChanges {
     ConfigChanges {
         changes: report.changes.iter().map(change).collect(),
         notes: models.chain(problems).chain(restart).collect(),
+        complete: report.is_complete(),
     }
 }
 

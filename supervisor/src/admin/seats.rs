@@ -1,5 +1,6 @@
 //! How many operators are heard at a time. Of those who say nothing, the one that has been silent for
-//! longest makes room for a new one; only if all are being served is a new one turned away.
+//! longest makes room for a new one; then the one that has looked on for longest. Only if all wait for
+//! answers is a new one turned away.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +21,20 @@ struct Table {
 
 #[derive(Debug)]
 struct Taken {
-    /// `None` while its operator is being served.
-    silent_since: Option<u64>,
+    by: By,
     /// Dropped when somebody else gets the seat.
     _stays: oneshot::Sender<()>,
+}
+
+/// What its operator does, in the order in which seats are taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum By {
+    /// Says nothing, since then.
+    Silent(u64),
+    /// Looks on, or has closed its half and waits for an answer.
+    LookingOn(u64),
+    /// Waits for an answer, and keeps its seat.
+    Served,
 }
 
 /// Given back when dropped.
@@ -47,14 +58,13 @@ impl Seats {
     pub(super) fn take(&self) -> Option<Seat> {
         let mut table = self.lock();
         if table.taken.len() >= table.most {
-            let silent =
-                table.taken.iter().filter_map(|(n, taken)| Some((taken.silent_since?, *n)));
-            let (_, longest) = silent.min()?;
+            let seats = table.taken.iter().map(|(number, taken)| (taken.by, *number));
+            let (_, longest) = seats.filter(|(by, _)| *by != By::Served).min()?;
             table.taken.remove(&longest);
         }
         let number = table.number();
         let (stays, lost) = oneshot::channel();
-        table.taken.insert(number, Taken { silent_since: Some(number), _stays: stays });
+        table.taken.insert(number, Taken { by: By::Silent(number), _stays: stays });
         Some(Seat { seats: self.clone(), number, lost })
     }
 
@@ -74,19 +84,24 @@ impl Table {
 impl Seat {
     /// It is being served from now on, and keeps its seat.
     pub(super) fn serve(&self) -> Result<(), Lost> {
-        self.note(|_| None)
+        self.note(|_| By::Served)
+    }
+
+    /// It looks on from now on.
+    pub(super) fn look_on(&self) -> Result<(), Lost> {
+        self.note(By::LookingOn)
     }
 
     /// It is waited for.
     pub(super) fn wait(&self) -> Result<(), Lost> {
-        self.note(Some)
+        self.note(By::Silent)
     }
 
-    fn note(&self, since: impl FnOnce(u64) -> Option<u64>) -> Result<(), Lost> {
+    fn note(&self, by: impl FnOnce(u64) -> By) -> Result<(), Lost> {
         let mut table = self.seats.lock();
         let now = table.number();
         let taken = table.taken.get_mut(&self.number).ok_or(Lost)?;
-        taken.silent_since = since(now);
+        taken.by = by(now);
         Ok(())
     }
 }
@@ -120,5 +135,18 @@ mod tests {
         assert!(seats.take().is_none());
         drop(one);
         assert!(seats.take().is_some());
+    }
+
+    #[test]
+    fn who_looks_on_makes_room_after_who_is_silent() {
+        let seats = Seats::new(3);
+        let [a, b, c] = [(); 3].map(|()| seats.take().unwrap());
+        a.look_on().unwrap();
+        b.look_on().unwrap();
+        // The silent one first, then whoever has looked on for longest.
+        let d = seats.take().unwrap();
+        assert_eq!((c.serve(), d.serve()), (Err(Lost), Ok(())));
+        let e = seats.take().unwrap();
+        assert_eq!((a.wait(), b.look_on(), e.serve()), (Err(Lost), Ok(()), Ok(())));
     }
 }

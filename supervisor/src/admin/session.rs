@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::command::{Desk, error_line, failure};
 use super::peer::Peer;
-use super::seats::Seat;
-use super::stream::{self, Running};
+use super::seats::{Lost, Seat};
+use super::stream::{self, Running, Stops};
 use super::wire::{Deaf, NoLine, Patience, Stir, Wire};
 
 /// A person at a prompt has this time between two commands; a line comes in one piece.
@@ -66,11 +66,14 @@ impl<S: AsyncRead + AsyncWrite> Session<S> {
                 return self.wire.write(&line).await;
             }
         };
-        let running = self.running.clone();
+        if matches!(command, Command::Watch { .. } | Command::Logs { follow: true, .. }) {
+            self.seat.look_on().map_err(|Lost| Deaf)?;
+        }
+        let stops = Stops { running: self.running.clone(), lost: &mut self.seat.lost };
         if let Command::Watch { model } = command {
-            stream::watch(&self.desk, &mut self.wire, model, running).await
+            stream::watch(&self.desk, &mut self.wire, model, stops).await
         } else if let Command::Logs { model, lines, follow: true } = command {
-            stream::logs(&self.desk, &mut self.wire, (model, lines), running).await
+            stream::logs(&self.desk, &mut self.wire, (model, lines), stops).await
         } else {
             self.reply(command).await
         }
@@ -84,12 +87,18 @@ impl<S: AsyncRead + AsyncWrite> Session<S> {
                 // First, so that it is begun whoever is gone already.
                 biased;
                 answer = &mut answer => answer,
-                stir = self.wire.stirs() => match stir {
-                    // What was begun is carried out all the same.
-                    Stir::Gone => return Err(Deaf),
-                    // The next line has its turn.
-                    Stir::Spoke => answer.await,
-                },
+                stir = self.wire.stirs() => {
+                    // What was begun is carried out all the same. One that has closed its half may still
+                    // listen, but nobody need wait for its seat.
+                    if stir == Stir::Gone && self.seat.look_on().is_err() {
+                        return Err(Deaf);
+                    }
+                    // Of one that spoke, the next line has its turn.
+                    tokio::select! {
+                        answer = answer => answer,
+                        _lost = &mut self.seat.lost => return Err(Deaf),
+                    }
+                }
             }
         };
         self.wire.write(&answer).await

@@ -26,6 +26,8 @@ const BACKLOG: i32 = 64;
 pub enum BindError {
     #[error("its folder cannot be made or opened")]
     Folder(#[source] io::Error),
+    #[error("the file beside it that says whose turn it is cannot be used")]
+    Lock(#[source] io::Error),
     #[error("another server is taking it over just now")]
     Race,
     #[error("another server listens there")]
@@ -62,9 +64,11 @@ impl AdminSocket {
         make_folder(path).map_err(BindError::Folder)?;
         let place = SocketPlace::open(path).map_err(BindError::Folder)?;
         // Two servers that both find what a third has left must not remove each other's.
-        let folder = place.folder().try_clone().map_err(BindError::Folder)?;
-        let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock);
-        let _alone = lock.map_err(|_| BindError::Race)?;
+        let lock = Flock::lock(lock_file(&place)?, FlockArg::LockExclusiveNonblock);
+        let _alone = lock.map_err(|(_, error)| match error {
+            Errno::EWOULDBLOCK => BindError::Race,
+            other => BindError::Lock(other.into()),
+        })?;
         clear(&place)?;
         let listener = bind_at(&place).map_err(BindError::Bind)?;
         let made = made_at(&place).map_err(BindError::Existing)?;
@@ -94,6 +98,16 @@ impl Drop for SocketFile {
 fn make_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(folder)
+}
+
+/// A file that nobody else can open, and so not lock: whoever can read the folder could lock that. It stays,
+/// since a file that is removed can be locked twice.
+fn lock_file(place: &SocketPlace) -> Result<File, BindError> {
+    let mut path = place.path().into_os_string();
+    path.push(".lock");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+    options.open(path).map_err(BindError::Lock)
 }
 
 /// Removes what a server that is gone has left.

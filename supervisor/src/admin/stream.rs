@@ -9,7 +9,7 @@ use proto::admin::status::Status;
 use serde::Serialize;
 use shared::id::ModelName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use super::command::{Desk, error_line, log_lines, unknown, wanted};
@@ -21,28 +21,49 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Whether the server still runs.
 pub(super) type Running = watch::Receiver<bool>;
 
+/// Between two looks at what nobody tells: figures, devices, how long ago things were.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What ends a stream beside its operator.
+pub(super) struct Stops<'a> {
+    pub(super) running: Running,
+    /// Somebody else has its seat.
+    pub(super) lost: &'a mut oneshot::Receiver<()>,
+}
+
+impl Stops<'_> {
+    /// Waits for any of them, and says why.
+    async fn why(&mut self) -> &'static str {
+        tokio::select! {
+            _ended = self.running.changed() => "the server ends",
+            _lost = &mut *self.lost => "others need the place",
+        }
+    }
+}
+
 /// What a stream wakes up for.
 enum Woken {
     Changed,
     Stirred(Stir),
-    Ended,
+    Ended(&'static str),
 }
 
 pub(super) async fn watch<S: AsyncRead + AsyncWrite>(
     desk: &Desk,
     wire: &mut Wire<S>,
     model: Option<ModelName>,
-    mut running: Running,
+    mut stops: Stops<'_>,
 ) -> Result<(), Deaf> {
     let overview = &desk.handles.overview;
     let look = || match &model {
         None => Ok(overview.status()),
         Some(model) => overview.status_of(model).ok_or_else(|| unknown(model)),
     };
-    let mut changes = overview.changes();
+    let (mut changes, mut routes) = (overview.changes(), overview.routes().changes());
     let mut shown: Option<Status> = None;
     loop {
         changes.mark_unchanged();
+        routes.mark_unchanged();
         let status = match look() {
             Ok(status) => status,
             Err(failure) => return wire.write(&error_line(failure)).await,
@@ -53,21 +74,25 @@ pub(super) async fn watch<S: AsyncRead + AsyncWrite>(
         }
         let changed = async {
             sleep(PAUSE).await;
-            // The board is there as long as we are.
-            let _changed = changes.changed().await;
+            // Both are there as long as we are.
+            tokio::select! {
+                _changed = changes.changed() => {}
+                _changed = routes.changed() => {}
+                () = sleep(LONGEST_PAUSE) => {}
+            }
         };
         let woken = {
             let changed = pin!(changed);
             tokio::select! {
                 () = changed => Woken::Changed,
                 stir = wire.stirs() => Woken::Stirred(stir),
-                _ended = running.changed() => Woken::Ended,
+                why = stops.why() => Woken::Ended(why),
             }
         };
         match woken {
             Woken::Changed => {}
             Woken::Stirred(stir) => return stop(wire, stir).await,
-            Woken::Ended => return end(wire, "the server ends").await,
+            Woken::Ended(why) => return end(wire, why).await,
         }
     }
 }
@@ -76,7 +101,7 @@ pub(super) async fn logs<S: AsyncRead + AsyncWrite>(
     desk: &Desk,
     wire: &mut Wire<S>,
     (model, lines): (ModelName, u32),
-    mut running: Running,
+    mut stops: Stops<'_>,
 ) -> Result<(), Deaf> {
     if let Err(failure) = desk.known(&model) {
         let failure: Failure = failure;
@@ -90,7 +115,7 @@ pub(super) async fn logs<S: AsyncRead + AsyncWrite>(
         tokio::select! {
             more = follower.next() => read = more,
             stir = wire.stirs() => return stop(wire, stir).await,
-            _ended = running.changed() => return end(wire, "the server ends").await,
+            why = stops.why() => return end(wire, why).await,
         }
     }
 }
@@ -98,7 +123,8 @@ pub(super) async fn logs<S: AsyncRead + AsyncWrite>(
 async fn stop<S: AsyncRead + AsyncWrite>(wire: &mut Wire<S>, stir: Stir) -> Result<(), Deaf> {
     match stir {
         Stir::Spoke => end(wire, "asked for something else").await,
-        Stir::Gone => Err(Deaf),
+        // It may have closed its half alone.
+        Stir::Gone => end(wire, "closed").await.and(Err(Deaf)),
     }
 }
 

@@ -38,7 +38,7 @@ const WORKERS: RangeInclusive<u32> = 1..=10_000;
 const ARENA_MEMORY: RangeInclusive<Size> = Size(1 << 20)..=Size(1 << 44);
 const THREADS: RangeInclusive<u16> = 1..=256;
 const OPERATORS: RangeInclusive<u32> = 1..=1024;
-const ADMIN_SOCKET: &str = ".run/admin.sock";
+pub(super) const ADMIN_SOCKET: &str = ".run/admin.sock";
 const RUNTIME_FILE: &str = ".run/bulkhead.json";
 const SCRATCH: &str = ".run/scratch";
 const MEASURED: &str = ".run/measured.json";

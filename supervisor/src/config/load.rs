@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::check::check;
+use super::check::{ADMIN_SOCKET, check};
 use super::error::{ConfigError, ConfigErrors};
 use super::overrides;
 use super::raw::Raw;
@@ -41,8 +41,22 @@ impl Origin {
     #[must_use]
     pub fn of_the_machine(file: Option<&Path>, overrides: &[String]) -> Self {
         let here = Self::new(file, overrides);
-        let installed = || Path::new(INSTALLED_FILE).exists().then(|| INSTALLED_FILE.into());
-        Self { file: here.file.or_else(installed), ..here }
+        let installed = Self { file: Some(INSTALLED_FILE.into()), ..here.clone() };
+        let is_there = Path::new(INSTALLED_FILE).exists();
+        // A file here may be another program's.
+        let is_ours = file.is_some() || here.file.is_some() && here.load().is_ok();
+        if is_there && !is_ours { installed } else { here }
+    }
+
+    /// Where operators are heard, of a file that is wrong, which may be no TOML at all: as far as it says so
+    /// in plain words, otherwise the default. `None` if they are not heard.
+    #[must_use]
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        let set = self.overrides.iter().rev().find_map(|set| set.strip_prefix("admin.socket="));
+        let text = self.file.as_deref().and_then(|file| read(file).ok()).unwrap_or_default();
+        let named = set.or_else(|| plain_socket(&text)).unwrap_or(ADMIN_SOCKET);
+        let named = named.trim_matches('"');
+        (named != "off").then(|| PathBuf::from(named))
     }
 
     /// `None` if there is none: all is as by default, but for what was set beside it.
@@ -55,6 +69,26 @@ impl Origin {
     pub fn load(&self) -> Result<Config, ConfigErrors> {
         Config::load(self.file.as_deref(), &self.overrides)
     }
+}
+
+/// The value of `socket` below `[admin]`, or of `admin.socket` above all sections.
+fn plain_socket(text: &str) -> Option<&str> {
+    let mut section = "";
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        }
+        let key = match section {
+            "" => "admin.socket",
+            "admin" => "socket",
+            _ => continue,
+        };
+        let value = line.strip_prefix(key).and_then(|rest| rest.trim_start().strip_prefix('='));
+        if let Some(value) = value.and_then(|value| value.split('"').nth(1)) {
+            return Some(value);
+        }
+    }
+    None
 }
 
 impl Config {

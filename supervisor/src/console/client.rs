@@ -1,17 +1,21 @@
 //! A client of the admin socket. Nothing is waited for without a limit but what takes as long as it takes.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, connect, getsockopt, setsockopt, socket, sockopt,
+};
 use nix::sys::time::TimeVal;
+use nix::unistd::Pid;
 use proto::admin::reply::{Code, End, Failure, Reply, Unreadable};
 use proto::admin::request::Command;
 use serde::de::DeserializeOwned;
+use shared::sys::pidfd;
 use shared::text::clean_lines;
 
 use crate::exit::Exit;
@@ -19,6 +23,8 @@ use crate::system::SocketPlace;
 
 /// For a server to accept, and to take and answer what needs no work.
 const LIMIT: Duration = Duration::from_secs(30);
+/// For a configuration to be read and checked, from a disk that takes its time.
+const READ_LIMIT: Duration = Duration::from_secs(100);
 /// Longest message of a server that is shown.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
@@ -29,8 +35,14 @@ pub enum Trouble {
     Unreachable(PathBuf, #[source] io::Error),
     #[error("{}", clean_lines(&.0.message, MAX_MESSAGE_BYTES))]
     Told(Failure),
+    #[error("this user may not use {}: see admin.group", .0.display())]
+    NotAllowed(PathBuf),
     #[error("the server was gone before it had answered")]
     Gone(#[source] Option<io::Error>),
+    #[error("the server is there, and has not answered in time")]
+    Silent,
+    #[error("the configuration holds, but not all models have come to it")]
+    Incomplete,
     #[error("the server speaks otherwise")]
     Unreadable(#[from] Unreadable),
     #[error("the answer cannot be written")]
@@ -44,12 +56,9 @@ impl Trouble {
             // Whoever read has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_) | Self::Unreadable(_) => Exit::Failed,
-            // A kernel that does not let a user in says so before a server can.
-            Self::Unreachable(_, error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Exit::Refused
-            }
-            Self::Unreachable(..) => Exit::Unreachable,
-            Self::Gone(_) => Exit::Undone,
+            Self::NotAllowed(_) => Exit::Refused,
+            Self::Unreachable(..) | Self::Silent => Exit::Unreachable,
+            Self::Gone(_) | Self::Incomplete => Exit::Undone,
             Self::Told(failure) => match failure.code {
                 Code::Refused => Exit::Refused,
                 Code::UnknownModel => Exit::UnknownModel,
@@ -71,9 +80,19 @@ pub struct Client {
 
 impl Client {
     pub fn connect(path: &Path) -> Result<Self, Trouble> {
-        let connected = connect_to(path);
-        let stream = connected.map_err(|error| Trouble::Unreachable(path.to_owned(), error))?;
+        let stream = connect_to(path).map_err(|error| match error.kind() {
+            // A kernel that does not let a user in says so before a server can.
+            io::ErrorKind::PermissionDenied => Trouble::NotAllowed(path.to_owned()),
+            _ => Trouble::Unreachable(path.to_owned(), error),
+        })?;
         Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// The server's process; `None` if it has ended, or cannot be told from here.
+    #[must_use]
+    pub fn server(&self) -> Option<OwnedFd> {
+        let peer = getsockopt(self.stream.get_ref(), sockopt::PeerCredentials).ok()?;
+        pidfd::open(Pid::from_raw(peer.pid())).ok()
     }
 
     /// The one answer to a command.
@@ -104,7 +123,7 @@ impl Client {
 
     fn send(&mut self, command: &Command) -> Result<(), Trouble> {
         let stream = self.stream.get_mut();
-        let limit = if takes_its_time(command) { None } else { Some(LIMIT) };
+        let limit = limit(command);
         let gone = |error| Trouble::Gone(Some(error));
         stream.set_read_timeout(limit).map_err(gone)?;
         match stream.write_all(command.line().as_bytes()) {
@@ -119,28 +138,32 @@ impl Client {
         match self.stream.read_line(&mut line) {
             Ok(_) if line.ends_with('\n') => Ok(Reply::parse(&line)?),
             Ok(_) => Err(Trouble::Gone(None)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Trouble::Silent),
             Err(error) => Err(Trouble::Gone(Some(error))),
         }
     }
 }
 
-fn takes_its_time(command: &Command) -> bool {
+/// How long an answer, or an item of a stream, is waited for; `None` where it takes as long as it takes.
+fn limit(command: &Command) -> Option<Duration> {
     match command {
-        Command::Watch { .. } => true,
-        Command::Logs { follow, .. } => *follow,
-        Command::Status { .. }
+        Command::Watch { .. }
         | Command::Load { .. }
-        | Command::Unload { .. }
+        | Command::Unload { wait: true, .. }
         | Command::Reload { .. }
         | Command::Restart { .. }
-        | Command::Drain {}
         | Command::Reset { .. }
+        | Command::Logs { follow: true, .. }
+        | Command::ConfigReload { wait: true } => None,
+        Command::ConfigReload { wait: false } | Command::ConfigDiff {} => Some(READ_LIMIT),
+        Command::Status { .. }
+        | Command::Unload { wait: false, .. }
+        | Command::Drain {}
         | Command::Exits { .. }
+        | Command::Logs { follow: false, .. }
         | Command::Devices {}
         | Command::Quota {}
-        | Command::ConfigShow {}
-        | Command::ConfigDiff {}
-        | Command::ConfigReload { .. } => command.changes(),
+        | Command::ConfigShow {} => Some(LIMIT),
     }
 }
 

@@ -12,5 +12,5 @@ mod table;
 mod told;
 mod units;
 
-pub use documents::{completions, manual};
+pub use documents::{completions, manual, manuals};
 pub use run::{devices, run};

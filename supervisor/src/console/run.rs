@@ -9,6 +9,8 @@ use proto::admin::request::Command;
 use proto::admin::status::{Devices, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
+use shared::sys::pidfd;
 
 use super::client::{Client, Trouble};
 use super::{shown, told};
@@ -43,8 +45,7 @@ pub fn run(asked: &Operate, socket: &Path) -> Result<(), Trouble> {
         }
         Operate::Drain(args) => console.drain(args),
         Operate::Reload(args) => {
-            let command = Command::Reload { model: args.model.clone() };
-            console.show(&command, args.json, told::changes)
+            console.reload(&Command::Reload { model: args.model.clone() }, args.json)
         }
         Operate::Exits(args) => {
             let command = Command::Exits { model: args.model.clone() };
@@ -62,7 +63,7 @@ pub fn run(asked: &Operate, socket: &Path) -> Result<(), Trouble> {
         }
         Operate::Config(ConfigCommand::Reload(args)) => {
             let command = Command::ConfigReload { wait: !args.no_wait };
-            console.show::<ConfigChanges>(&command, args.shown.json, told::changes)
+            console.reload(&command, args.shown.json)
         }
     }
 }
@@ -80,8 +81,19 @@ impl Console {
         show: impl FnOnce(&T) -> String,
     ) -> Result<(), Trouble> {
         let answer: T = self.client.ask(command)?;
-        let text = if json { pretty(&answer) } else { show(&answer) };
+        let shown = show(&answer);
+        let text = if json { pretty(&answer) } else { shown };
         write(&mut self.out, &text)
+    }
+
+    /// What holds is shown, also if not everything came about.
+    fn reload(&mut self, command: &Command, json: bool) -> Result<(), Trouble> {
+        let mut complete = true;
+        self.show(command, json, |changes: &ConfigChanges| {
+            complete = changes.complete;
+            told::changes(changes)
+        })?;
+        if complete { Ok(()) } else { Err(Trouble::Incomplete) }
     }
 
     fn change(&mut self, command: &Command, json: bool) -> Result<(), Trouble> {
@@ -108,14 +120,20 @@ impl Console {
     }
 
     fn drain(&mut self, args: &cli::Drain) -> Result<(), Trouble> {
+        let server = self.client.server();
         self.change(&Command::Drain {}, args.json)?;
         if !args.wait {
             return Ok(());
         }
-        match self.client.follow(&Command::Watch { model: None }, |_: Status| Ok(())) {
-            // Whichever way it ends, it has ended.
-            Ok(_) | Err(Trouble::Gone(_)) => Ok(()),
-            Err(other) => Err(other),
+        match server {
+            Some(server) => {
+                pidfd::wait_for_end(&server).map_err(|error| Trouble::Gone(Some(error.into())))
+            }
+            // Of a process that cannot be named here, the connection has to tell.
+            None => match self.client.follow(&Command::Watch { model: None }, |_: Status| Ok(())) {
+                Ok(_) | Err(Trouble::Gone(_)) => Ok(()),
+                Err(other) => Err(other),
+            },
         }
     }
 
@@ -125,7 +143,11 @@ impl Console {
         let out = &mut self.out;
         let mut each = |read: LogLines| {
             let text = match args.json {
-                true => read.lines.iter().map(line).collect(),
+                true => {
+                    let lost = (follow && read.lost > 0).then(|| json!({ "lost": read.lost }));
+                    let lines = read.lines.iter().map(line);
+                    lost.iter().map(line).chain(lines).collect()
+                }
                 false => told::logs(&read, follow),
             };
             write(out, &text)

@@ -6,7 +6,7 @@ use proto::admin::status::{
 use shared::text::{clean, clean_lines};
 
 use super::table::Table;
-use super::units::{ago, bytes, or_dash, time};
+use super::units::{ago, bytes, micros, or_dash, per_second, time};
 
 /// Ends that nobody need look into.
 const INTENDED: [&str; 2] = ["clean", "retired"];
@@ -17,15 +17,18 @@ const MAX_LINE_BYTES: usize = 400;
 /// All models, a row a version.
 pub(super) fn status(status: &Status, now: u64) -> String {
     let mut text = server(&status.server, now);
-    let headings =
-        ["MODEL", "VERSION", "STATE", "READY", "MEMORY", "DEVICE", "ENDS", "LAST END", "REASON"];
+    let headings = [
+        "MODEL", "VERSION", "STATE", "READY", "RATE", "FAILED", "P99", "MEMORY", "DEVICE", "ENDS",
+        "LAST END", "REASON",
+    ];
     let mut table = Table::new(&headings);
     for model in &status.models {
         if model.versions.is_empty() {
             let state = if model.problem.is_empty() { "-" } else { "UNAVAILABLE" };
             let dash = || "-".to_owned();
-            let row = [model.name.clone(), dash(), state.to_owned(), dash(), dash(), dash()];
-            table.row(row.into_iter().chain([dash(), dash(), model.problem.clone()]));
+            let row = [model.name.clone(), dash(), state.to_owned()];
+            let nothing = std::iter::repeat_with(dash).take(8);
+            table.row(row.into_iter().chain(nothing).chain([model.problem.clone()]));
         }
         for version in &model.versions {
             table.row(version_row(&model.name, version, now));
@@ -103,6 +106,9 @@ fn version_row(model: &str, version: &Version, now: u64) -> Vec<String> {
         version.version.to_string(),
         version.state.clone(),
         format!("{ready}/{}", instances.len()),
+        or_dash(version.traffic.as_ref(), |traffic| per_second(traffic.rate)),
+        or_dash(version.traffic.as_ref(), |traffic| per_second(traffic.failures)),
+        or_dash(version.traffic.as_ref().and_then(|traffic| traffic.p99_us), micros),
         or_dash(memory, bytes),
         if device.is_empty() { "cpu".to_owned() } else { device },
         ends.to_string(),
@@ -123,7 +129,18 @@ fn all(model: &Model) -> impl Iterator<Item = (&Version, &Instance)> {
 }
 
 fn instances(model: &Model, now: u64) -> String {
-    let headings = ["VERSION", "INSTANCE", "STATE", "PID", "GENERATION", "UP", "MEMORY", "DEVICE"];
+    let headings = [
+        "VERSION",
+        "INSTANCE",
+        "STATE",
+        "PID",
+        "GENERATION",
+        "UP",
+        "MEMORY",
+        "DEVICE",
+        "LAST END",
+        "REASON",
+    ];
     let mut table = Table::new(&headings);
     for (version, instance) in all(model) {
         let worker = instance.worker.as_ref();
@@ -140,6 +157,10 @@ fn instances(model: &Model, now: u64) -> String {
             or_dash(worker, |worker| time(now.saturating_sub(worker.started_at))),
             or_dash(worker, memory),
             or_dash(worker, |worker| worker.device.as_ref().map_or("cpu".to_owned(), on_device)),
+            or_dash(instance.last_exit.as_ref(), |exit| {
+                format!("{} {}", exit.kind, ago(exit.at, now))
+            }),
+            instance.reason.clone(),
         ]);
     }
     if table.is_empty() { String::new() } else { format!("\n{}", table.lines()) }
@@ -228,7 +249,16 @@ mod tests {
             reason: "some\u{1b}[2Jthing".into(),
             platform: "echo".into(),
             instances: vec![instance],
-            traffic: None,
+            traffic: Some(proto::admin::status::Traffic {
+                succeeded: 9,
+                failed: [].into(),
+                rate: 12.5,
+                failures: 0.0,
+                p50_us: None,
+                p99_us: Some(1500),
+                waiting: 0,
+                in_flight: 0,
+            }),
         };
         let broken = Model {
             name: "broken".into(),
@@ -246,10 +276,11 @@ mod tests {
         let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
         let row = |name| rows.iter().find(|row| row.first() == Some(&name)).unwrap();
         assert_eq!(row("broken")[2], "UNAVAILABLE");
-        assert_eq!(row("broken")[8..], ["no", "config"]);
+        assert_eq!(row("broken")[11..], ["no", "config"]);
         assert!(!text.contains("broken: "), "{text}");
         assert_eq!(row("m")[..4], ["m", "1", "READY", "1/1"]);
-        assert_eq!(row("m")[4..8], ["3.0", "MiB", "cpu", "2"]);
+        assert_eq!(row("m")[4..7], ["12.5/s", "0/s", "1.5ms"]);
+        assert_eq!(row("m")[7..11], ["3.0", "MiB", "cpu", "2"]);
         assert!(!text.contains('\u{1b}'), "{text}");
     }
 

@@ -210,7 +210,8 @@ GPU 0 Fake (suspect)     1.0 GiB  2.0 GiB
             new: "9".into(),
             takes: "workers".into(),
         };
-        let text = changes(&ConfigChanges { changes: vec![change], notes: vec!["done".into()] });
+        let notes = vec!["done".into()];
+        let text = changes(&ConfigChanges { changes: vec![change], notes, complete: true });
         assert_eq!(
             text,
             "done\nKEY           OLD  NEW  TAKES\nworker.slots  16   9    new workers\n"

@@ -31,6 +31,23 @@ pub(super) fn time(millis: u64) -> String {
     }
 }
 
+/// How many in a second, with one decimal where there are few.
+pub(super) fn per_second(rate: f64) -> String {
+    match rate {
+        0.0 => "0/s".to_owned(),
+        rate if rate < 99.95 => format!("{rate:.1}/s"),
+        rate => format!("{rate:.0}/s"),
+    }
+}
+
+pub(super) fn micros(micros: u64) -> String {
+    match micros {
+        0..1000 => format!("{micros}us"),
+        1000..100_000 => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
+        _ => time(micros / 1000),
+    }
+}
+
 pub(super) fn ago(at: u64, now: u64) -> String {
     format!("{} ago", time(now.saturating_sub(at)))
 }
@@ -55,6 +72,8 @@ mod tests {
         assert_eq!(shown, expected);
         let shown = [7, 1000, 61_000, 3_661_000, 90_000_000].map(time);
         assert_eq!(shown, ["7ms", "1s", "1m01s", "1h01m", "1d01h"]);
+        assert_eq!([0.0, 0.26, 250.4].map(per_second), ["0/s", "0.3/s", "250/s"]);
+        assert_eq!([999, 1550, 100_000, 2_000_000].map(micros), ["999us", "1.5ms", "100ms", "2s"]);
         assert_eq!(moment(0), "1970-01-01T00:00:00.000Z");
         assert!(moment(u64::MAX).starts_with("9999"));
     }

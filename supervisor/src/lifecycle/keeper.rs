@@ -430,8 +430,9 @@ impl Keeper {
             return;
         }
         let versions = self.entries();
-        self.kit.board.hang(&self.name, &self.card(&versions));
+        // Whoever hears of the card finds the routes as they are.
         self.publish_with(|entry| entry.versions.clone_from(&versions));
+        self.kit.board.hang(&self.name, &self.card(&versions));
     }
 
     /// What operators are shown of it.

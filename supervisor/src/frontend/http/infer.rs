@@ -37,8 +37,19 @@ pub(super) async fn infer<B: Body<Data = Bytes> + Unpin>(
     let trail = deps.traces.begin(&target.model, |name| joined(headers, name));
     let answer = counted(deps, target, (headers, &trail), body).await;
     let status = answer.as_ref().map_or_else(|error| status_of(error.what), Answer::status);
-    trail.finish(answer.as_ref().err(), status.as_u16());
+    // A trail that is just dropped is that of a client that has left.
+    if answer.is_ok() || !body.broke_off() {
+        trail.finish(answer.as_ref().err(), status.as_u16());
+    }
     answer
+}
+
+/// An inference that came to no version. One that was served until it was given up still has callers.
+pub(super) fn count_unserved(deps: &HttpDeps, target: &Target<'_>, error: &RequestError) {
+    match deps.routes.stats().known(&target.model, target.version) {
+        Some(stats) => Tally::begin(&stats).failed(error.what),
+        None => deps.routes.stats().unrouted(error.what),
+    }
 }
 
 /// A header that came in several lines is one with commas.
@@ -56,13 +67,7 @@ async fn counted<B: Body<Data = Bytes> + Unpin>(
     body: &mut BodyReader<'_, B>,
 ) -> Result<Answer, RequestError> {
     let found = deps.routes.resolve(&target.model, target.version);
-    let route = found.inspect_err(|error| {
-        // One that was served until it was given up still has callers.
-        match deps.routes.stats().known(&target.model, target.version) {
-            Some(stats) => Tally::begin(&stats).failed(error.what),
-            None => deps.routes.stats().unrouted(error.what),
-        }
-    })?;
+    let route = found.inspect_err(|error| count_unserved(deps, target, error))?;
     let mut tally = Tally::begin(route.stats());
     let gate = ModelGate { routes: &deps.routes, route: &route, asked: target.version, trail };
     match travel(deps, &gate, headers, body, &mut tally).await {

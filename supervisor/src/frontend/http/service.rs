@@ -73,8 +73,8 @@ where
 
 /// An inference that is refused before anybody looks at which model it is for.
 fn count_unread(deps: &HttpDeps, parts: &Parts, error: &RequestError) {
-    if let Ok(Endpoint::Infer(_)) = endpoint(&parts.method, parts.uri.path()) {
-        deps.routes.stats().unrouted(error.what);
+    if let Ok(Endpoint::Infer(target)) = endpoint(&parts.method, parts.uri.path()) {
+        infer::count_unserved(deps, &target, error);
     }
 }
 

@@ -163,11 +163,12 @@ impl Export {
 /// Which of many servers this is. What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say comes on top.
 fn resource() -> Resource {
     let name = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
+    let name = name.map(|name| KeyValue::new("service.name", name));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let instance = format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
     Resource::builder_empty()
         .with_attributes([
-            KeyValue::new("service.name", name.unwrap_or_else(|| "bulkhead".to_owned())),
+            KeyValue::new("service.name", "bulkhead"),
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("service.instance.id", instance),
             KeyValue::new("host.name", host.trim().to_owned()),
@@ -177,6 +178,8 @@ fn resource() -> Resource {
             Box::new(TelemetryResourceDetector),
             Box::new(EnvResourceDetector::new()),
         ])
+        // Above what the other variable says of it.
+        .with_attributes(name)
         .build()
 }
 

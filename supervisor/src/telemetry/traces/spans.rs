@@ -29,6 +29,7 @@ use crate::request::{Fault, What};
 pub(super) const MOST: usize = 8;
 
 const COMPUTE: &str = "compute";
+const ROUTE: &str = "/v2/models/{model}/infer";
 /// The type of the error of a request whose client has left.
 const LEFT: &str = "left";
 
@@ -41,7 +42,8 @@ struct Step {
 pub(super) fn spans(finished: &Finished, scope: &InstrumentationScope) -> Vec<SpanData> {
     let steps = steps(finished);
     let failed = match finished.error.as_ref().and_then(|failed| failed.what) {
-        Some(what) if what.fault() == Fault::Model => {
+        // The model's own word on its inputs is of the client's fault, and not of the encoding's.
+        Some(what) if what.fault() == Fault::Model || what == What::Invalid => {
             steps.iter().position(|step| step.name == COMPUTE).or(steps.len().checked_sub(1))
         }
         Some(_) | None => steps.len().checked_sub(1),
@@ -83,8 +85,11 @@ fn root(finished: &Finished, scope: &InstrumentationScope) -> SpanData {
         .extend((*publications > 1).then(|| KeyValue::new("attempts", number(*publications))));
     attributes.extend([
         KeyValue::new("http.request.method", "POST"),
-        KeyValue::new("http.response.status_code", i64::from(*status)),
+        KeyValue::new("url.scheme", "http"),
+        KeyValue::new("http.route", ROUTE),
     ]);
+    attributes
+        .extend(status.map(|status| KeyValue::new("http.response.status_code", i64::from(status))));
     attributes.extend(failed.map(|failed| KeyValue::new("error", failed.message.clone())));
     let kind = failed.map(|failed| failed.what.map_or(LEFT, What::name));
     attributes.extend(kind.map(|kind| KeyValue::new("error.type", kind)));

@@ -27,7 +27,7 @@ fn answered() -> Finished {
         compute: at(4),
         ended: at(12),
         error: None,
-        status: 200,
+        status: Some(200),
     }
 }
 
@@ -69,7 +69,12 @@ fn the_spans_are_one_trace() {
     assert!(root.parent_span_is_remote && root.span_kind == SpanKind::Server);
     let shown: Vec<String> =
         root.attributes.iter().map(|a| format!("{}={}", a.key, a.value)).collect();
-    let http = ["http.request.method=POST", "http.response.status_code=200"];
+    let http = [
+        "http.request.method=POST",
+        "url.scheme=http",
+        "http.route=/v2/models/{model}/infer",
+        "http.response.status_code=200",
+    ];
     assert_eq!(shown, [&["model=m", "version=3", "batch=4"][..], &http].concat());
     let mut ids: Vec<SpanId> = spans.iter().map(|span| span.span_context.span_id()).collect();
     for span in &spans[1..] {
@@ -113,6 +118,7 @@ fn wrong(finished: &Finished) -> Vec<String> {
 fn what_a_worker_has_answered_is_the_error_of_its_computation() {
     let of = |what| wrong(&Finished { error: failure(what), ..answered() });
     assert_eq!(of(What::Model), ["infer", "compute"]);
+    assert_eq!(of(What::Invalid), ["compute"]);
     assert_eq!(of(What::Internal), ["infer", "encode"]);
     // Of its client's.
     assert_eq!(of(What::TooLarge), ["encode"]);

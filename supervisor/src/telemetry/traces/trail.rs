@@ -71,8 +71,8 @@ pub(super) struct Finished {
     pub(super) compute: Duration,
     pub(super) ended: Duration,
     pub(super) error: Option<Failed>,
-    /// As HTTP has it; 499 for a client that has left.
-    pub(super) status: u16,
+    /// As HTTP has it; `None` if there was no answer.
+    pub(super) status: Option<u16>,
 }
 
 /// Why there was no answer.
@@ -86,8 +86,6 @@ pub(super) struct Failed {
 /// Most bytes of an error that a span carries.
 const MAX_ERROR: usize = 256;
 const LEFT: &str = "the client has left";
-/// What proxies write down for that; there is no answer.
-const LEFT_STATUS: u16 = 499;
 
 impl Trail {
     pub(super) fn of(
@@ -149,7 +147,7 @@ impl Trail {
                 what: Some(error.what),
                 message: cut(&error.message, MAX_ERROR),
             };
-            noted.finish(error.map(failed), status);
+            noted.finish(error.map(failed), Some(status));
         }
     }
 }
@@ -157,7 +155,7 @@ impl Trail {
 impl Drop for Trail {
     fn drop(&mut self) {
         if let Some(noted) = self.0.take() {
-            noted.finish(Some(Failed { what: None, message: LEFT.to_owned() }), LEFT_STATUS);
+            noted.finish(Some(Failed { what: None, message: LEFT.to_owned() }), None);
         }
     }
 }
@@ -167,7 +165,7 @@ impl Noted {
         nanos(self.began.elapsed())
     }
 
-    fn finish(self: Box<Self>, error: Option<Failed>, status: u16) {
+    fn finish(self: Box<Self>, error: Option<Failed>, status: Option<u16>) {
         let ended = Duration::from_nanos(self.elapsed());
         let Self { queue, context, parent, model, began_at, .. } = *self;
         let at = |mark: Mark| noted(&self.marks[mark as usize]).map(Duration::from_nanos);
