@@ -207,11 +207,13 @@ fn a_model_that_is_new_can_be_reloaded_alone() {
     server.infer(&Infer::echo("new")).assert_status(200);
 }
 
-/// As at a prompt in the server's folder, where nothing is named.
+/// As at a prompt in the server's folder, where no socket is named.
 #[test]
 fn a_server_is_found_whatever_has_become_of_its_file() {
     let server = Supervisor::with_echo("m").file("repository.paths = [\"MODELS\"]\n").start();
-    let status = || tests::supervisor::command(server.folder(), &["status"]).output().unwrap();
+    let file = server.config_file();
+    let arguments = ["status", "--config", file.to_str().unwrap()];
+    let status = || tests::supervisor::command(server.folder(), &arguments).output().unwrap();
     for text in ["[worker]\nslots = 0", "[[[", "[admin]\nsocket = \".run/admin.sock\"\n="] {
         server.configure(text);
         let output = status();

@@ -62,7 +62,7 @@ fn operators_are_shown_who_holds_what() {
     let worker = server.worker("m");
     gpus.hold(&[(worker.pid, GIB)]);
     // To the byte; how busy it is, only the driver knows.
-    let gib = |count: u64| f64::from(u32::try_from(count * GIB >> 20).unwrap()) * 1_048_576.0;
+    let gib = |count: u64| f64::from(u32::try_from((count * GIB) >> 20).unwrap()) * 1_048_576.0;
     let ([a, m], [b]) = ([("gpu_uuid", "GPU-a"), ("model", "m")], [("gpu_uuid", "GPU-b")]);
     let expected = [
         ("nv_gpu_memory_total_bytes", a, gib(10)),

@@ -65,9 +65,12 @@ impl AdminSocket {
         let place = SocketPlace::open(path).map_err(BindError::Folder)?;
         // Two servers that both find what a third has left must not remove each other's.
         let lock = Flock::lock(lock_file(&place)?, FlockArg::LockExclusiveNonblock);
-        let _alone = lock.map_err(|(_, error)| match error {
-            Errno::EWOULDBLOCK => BindError::Race,
-            other => BindError::Lock(other.into()),
+        let _alone = lock.map_err(|(_, error)| {
+            if error == Errno::EWOULDBLOCK {
+                BindError::Race
+            } else {
+                BindError::Lock(error.into())
+            }
         })?;
         clear(&place)?;
         let listener = bind_at(&place).map_err(BindError::Bind)?;

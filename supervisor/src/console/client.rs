@@ -80,10 +80,11 @@ pub struct Client {
 
 impl Client {
     pub fn connect(path: &Path) -> Result<Self, Trouble> {
-        let stream = connect_to(path).map_err(|error| match error.kind() {
-            // A kernel that does not let a user in says so before a server can.
-            io::ErrorKind::PermissionDenied => Trouble::NotAllowed(path.to_owned()),
-            _ => Trouble::Unreachable(path.to_owned(), error),
+        // A kernel that does not let a user in says so before a server can.
+        let is_refusal = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        let stream = connect_to(path).map_err(|error| match is_refusal(&error) {
+            true => Trouble::NotAllowed(path.to_owned()),
+            false => Trouble::Unreachable(path.to_owned(), error),
         })?;
         Ok(Self { stream: BufReader::new(stream) })
     }
