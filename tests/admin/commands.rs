@@ -68,6 +68,17 @@ fn models_are_loaded_and_unloaded() {
     server.repository().echo("bad", &Echo::default().parameter("load_fail", "no such luck"));
     let error = server.told_otherwise(&["load", "bad"], 8);
     assert!(error.contains("no such luck"), "{error}");
+    // What still serves in its place does not hide it.
+    server.repository().echo("m", &Echo::default());
+    server.told(&["load", "m"]);
+    server.repository().echo("m", &Echo::default().parameter("load_fail", "no such luck"));
+    server.told_otherwise(&["load", "m"], 8);
+    server.infer(&Infer::echo("m")).assert_status(200);
+    let failed = "m: the last load has failed: version 1: ";
+    assert!(server.told(&["status"]).contains(failed), "{}", server.told(&["status"]));
+    server.repository().echo("m", &Echo::default());
+    server.told(&["load", "m"]);
+    assert!(!server.told(&["status"]).contains(failed));
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Origin {
         Self { file: file.map(Path::to_owned).or_else(default), overrides: overrides.to_vec() }
     }
 
-    /// The same for whoever looks for a server: without a file here, [`INSTALLED_FILE`].
+    /// The same for whoever looks for a server: without a file of ours here, the service's.
     #[must_use]
     pub fn of_the_machine(file: Option<&Path>, overrides: &[String]) -> Self {
         let here = Self::new(file, overrides);

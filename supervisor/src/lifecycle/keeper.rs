@@ -87,6 +87,8 @@ pub(super) struct Keeper {
     renewal: Option<Renewal>,
     /// Why the last load brought nothing.
     problem: Option<String>,
+    /// Why the last load has not taken the place of what serves.
+    rejected: Option<String>,
     /// The folder that the last load read.
     home: Option<PathBuf>,
     /// Somebody asked for it to be unloaded, and nobody for a load since.
@@ -143,6 +145,7 @@ impl Keeper {
             retiring: Vec::new(),
             renewal: None,
             problem: None,
+            rejected: None,
             home: None,
             dismissed: false,
             leaves: Farewell::No,
@@ -202,6 +205,7 @@ impl Keeper {
     async fn load(&mut self, waiting: Vec<Waiter>) {
         self.loading = waiting;
         self.dismissed = false;
+        self.rejected = None;
         match self.new_set().await {
             Ok(set) => {
                 self.unloaded.clear();
@@ -407,6 +411,7 @@ impl Keeper {
             self.retire(set).await;
             return self.begin_renewal().await;
         }
+        self.rejected = Some(set.reason());
         let reason = format!("{}; the version that was loaded before still serves", set.reason());
         warn!(model = self.name.as_str(), reason, "not replaced");
         self.answer_loads(Err(self.load_error(&reason)));
@@ -437,7 +442,7 @@ impl Keeper {
 
     /// What operators are shown of it.
     fn card(&self, entries: &BTreeMap<ModelVersion, VersionEntry>) -> ModelCard {
-        let sets = || self.current.iter().chain(self.retiring.iter().rev());
+        let sets = || self.current.iter().chain(&self.incoming).chain(self.retiring.iter().rev());
         let version = |(&number, entry): (&ModelVersion, &VersionEntry)| {
             let version = sets().find_map(|set| set.versions.get(&number));
             let card = version.map_or_else(|| without_instances(entry), |v| v.card(entry));
@@ -445,16 +450,25 @@ impl Keeper {
         };
         ModelCard {
             enabled: self.settings.enabled == Enabled::Yes,
-            problem: self.problem.as_deref().or(self.outdated()).unwrap_or_default().to_owned(),
+            problem: self.trouble().unwrap_or_default(),
             versions: entries.iter().map(version).collect(),
         }
     }
 
-    /// Something that is shown while it is so: settings were taken up, and the workers have not followed.
-    fn outdated(&self) -> Option<&'static str> {
+    /// Why nothing of it is there, or what is there is not what somebody has wished for since.
+    fn trouble(&self) -> Option<String> {
+        if self.problem.is_some() {
+            return self.problem.clone();
+        }
         let set = self.current.as_ref().filter(|_| !self.is_loading())?;
         let takes_workers = matches!(set.settings.effect_of(&self.settings), Some(Effect::Workers));
-        takes_workers.then_some("its workers run with older settings; the next reload tries again")
+        let outdated = "its workers run with older settings; the next reload tries again";
+        let rejected = self.rejected.as_ref().map(|why| format!("the last load has failed: {why}"));
+        let outdated = takes_workers.then(|| outdated.to_owned());
+        match (outdated, rejected) {
+            (Some(outdated), Some(rejected)) => Some(format!("{outdated}; {rejected}")),
+            (outdated, rejected) => outdated.or(rejected),
+        }
     }
 
     fn entries(&mut self) -> BTreeMap<ModelVersion, VersionEntry> {
@@ -470,6 +484,12 @@ impl Keeper {
                 let entry = version.entry();
                 entries.insert(number, VersionEntry { route: None, ..entry });
             }
+        }
+        // One that is on its way up is seen, and takes no requests before all of its set are ready.
+        for (&number, version) in self.incoming.iter_mut().flat_map(|set| &mut set.versions) {
+            let VersionEntry { state, reason, .. } = version.entry();
+            let state = if state == ServingState::Ready { ServingState::Loading } else { state };
+            entries.insert(number, VersionEntry { state, reason, route: None });
         }
         if let Some(set) = &mut self.current {
             for (&number, reason) in &set.failed {
