@@ -75,6 +75,11 @@ fn states_are_shown_and_change_while_one_looks() {
     browser.wait_until("its return", &row("shaky", ".querySelector('.state.good')"));
     browser.run(&row("shaky", ".querySelector('button').click()"), &[]);
     browser.wait_until("its instances", &row("shaky", ".innerText.includes('generation 3')"));
+    // What serves hides nothing of what does not.
+    server.repository().echo("wide", &Echo::default().parameter("load_fail", "no such luck"));
+    server.client().load("wide").assert_status(400);
+    let told = "document.querySelector('#notices').innerText.includes('no such luck')";
+    browser.wait_until("a load that was refused", told);
     load.wait_for_more(500);
     picture_everywhere(&mut browser, "live", |_| {});
     load.assert_no_errors();
@@ -85,6 +90,11 @@ fn states_are_shown_and_change_while_one_looks() {
     let strange: Vec<&String> = strange.iter().filter(|url| url.starts_with("http")).collect();
     assert!(strange.is_empty(), "{strange:?}");
     assert_eq!(browser.console(), Vec::<String>::new());
+    // Whoever looks on sees that nobody answers any more.
+    server.stop();
+    browser.wait_until("silence", "document.querySelector('#live.off')");
+    server.signal(Signal::SIGCONT);
+    browser.wait_until("an answer", "document.querySelector('#live.on')");
 }
 
 /// What no server of a test has: GPUs, names that are markup, states that are rare.

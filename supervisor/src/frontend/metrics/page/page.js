@@ -218,6 +218,10 @@ function showNotices({ server, devices }, list) {
       add("bad", name, version.reason || "is unavailable");
     }
   }
+  // Something of it serves, and not what somebody has wished for since.
+  for (const model of new Set(list.filter(({ version }) => version).map(({ model }) => model))) {
+    if (model.problem) add("", model.name, model.problem);
+  }
   if (devices.driver === "silent") add("bad", "GPU driver", "does not answer");
   for (const device of devices.devices) {
     if (device.lost) add("bad", `GPU ${device.index}`, `is lost: ${device.lost}`);
