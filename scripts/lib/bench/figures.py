@@ -21,6 +21,13 @@ def interval(values, confidence=0.95, draws=10_000):
     return percentile(medians, rest), percentile(medians, 1 - rest)
 
 
+def ratios(before, after):
+    """Of pairs, as two cells of a table: the median, and where it lies."""
+    pairs = [b / a for a, b in zip(before, after)]
+    low, high = interval(pairs)
+    return f"{middle(pairs):.3f} | {low:.3f} to {high:.3f}"
+
+
 def machine():
     load, cores = os.getloadavg()[0], os.cpu_count()
     return f"{cores} cores, Linux {os.uname().release}, load average before the run {load:.1f}"

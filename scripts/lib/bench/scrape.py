@@ -15,7 +15,7 @@ import threading
 import time
 
 from bench import throughput
-from bench.figures import interval, machine, middle
+from bench.figures import machine, middle, ratios
 from bench.models import add_echo
 from bench.server import Failure, Server, build
 
@@ -124,10 +124,3 @@ def table(seen, options):
     scrapes = [scrape for cell in seen.values() for turn in cell for scrape in turn[3]]
     took, size = middle([s[0] for s in scrapes]) * 1000, middle([s[1] for s in scrapes]) / 1000
     print(f"Under load a scrape of {size:.0f} kB took {took:.1f} ms.")
-
-
-def ratios(alone, scraped):
-    """Of each round, the median and where it lies."""
-    pairs = [b / a for a, b in zip(alone, scraped)]
-    low, high = interval(pairs)
-    return f"{middle(pairs):.3f} | {low:.3f} to {high:.3f}"

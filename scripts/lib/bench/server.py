@@ -35,8 +35,9 @@ class Server:
 
     stop_limit = STOP_LIMIT
 
-    def __init__(self, folder, settings=(), log=None):
+    def __init__(self, folder, settings=(), log=None, programs=None):
         self.folder = folder
+        self.programs = programs or binaries()
         self.settings = list(settings)
         self.log = log or folder / "server.log"
 
@@ -71,7 +72,7 @@ class Server:
         sets += [f"runtime_file={self.runtime}", "log.filter=warn"]
         sets.append(f'repository.paths=["{self.folder}/models"]')
         sets.append(f"scratch={self.folder}/scratch")
-        command = [binaries() / "bulkhead", "serve"]
+        command = [self.programs / "bulkhead", "serve"]
         for setting in sets + self.settings:
             command += ["--set", setting]
         return command
