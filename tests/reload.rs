@@ -335,6 +335,23 @@ fn settings_that_take_no_new_workers_wait_for_those_that_are_coming() {
 }
 
 #[test]
+fn nothing_is_left_of_settings_that_were_taken_back() {
+    let server = with(&["m"]).start();
+    server.repository().echo("m", &Echo::default().parameter("load_fail", "no such luck"));
+    let events = server.reload_with(&format!("{MODELS}[models.m]\nslots = 2"));
+    assert_eq!(word(&events, "m"), "not_replaced");
+    let told = server.told(&["config", "diff"]);
+    assert!(told.contains("older settings") && told.contains("no such luck"), "{told}");
+    server.reload_with(MODELS);
+    assert_eq!(server.told(&["config", "diff"]), "No difference.\n");
+    // Nor of a load, once somebody has unloaded it.
+    server.client().load("m").assert_status(400);
+    assert!(server.told(&["status"]).contains("no such luck"));
+    server.client().unload("m").assert_status(200);
+    assert!(!server.told(&["status"]).contains("no such luck"));
+}
+
+#[test]
 fn a_model_that_had_no_room_is_tried_again() {
     let builder = with(&["a", "b"]).file(&format!("{MODELS}limits.max_workers = 1\n"));
     let server = builder.start_unready();

@@ -37,15 +37,13 @@ impl Origin {
         Self { file: file.map(Path::to_owned).or_else(default), overrides: overrides.to_vec() }
     }
 
-    /// The same for whoever looks for a server: without a file of ours here, the service's.
+    /// The same for whoever looks for a server: without a file here, the service's.
     #[must_use]
     pub fn of_the_machine(file: Option<&Path>, overrides: &[String]) -> Self {
         let here = Self::new(file, overrides);
-        let installed = Self { file: Some(INSTALLED_FILE.into()), ..here.clone() };
-        let is_there = Path::new(INSTALLED_FILE).exists();
-        // A file here may be another program's.
-        let is_ours = file.is_some() || here.file.is_some() && here.load().is_ok();
-        if is_there && !is_ours { installed } else { here }
+        // One that is here and wrong is still the one that is meant: another server would be told.
+        let installed = || Path::new(INSTALLED_FILE).exists().then(|| INSTALLED_FILE.into());
+        Self { file: here.file.or_else(installed), ..here }
     }
 
     /// Where operators are heard, of a file that is wrong, which may be no TOML at all: as far as it says so
@@ -74,9 +72,10 @@ impl Origin {
 /// The value of `socket` below `[admin]`, or of `admin.socket` above all sections.
 fn plain_socket(text: &str) -> Option<&str> {
     let mut section = "";
-    for line in text.lines().map(str::trim) {
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = name;
+            section = name.trim();
         }
         let key = match section {
             "" => "admin.socket",
@@ -84,7 +83,7 @@ fn plain_socket(text: &str) -> Option<&str> {
             _ => continue,
         };
         let value = line.strip_prefix(key).and_then(|rest| rest.trim_start().strip_prefix('='));
-        if let Some(value) = value.and_then(|value| value.split('"').nth(1)) {
+        if let Some(value) = value.and_then(|value| value.split(['"', '\'']).nth(1)) {
             return Some(value);
         }
     }

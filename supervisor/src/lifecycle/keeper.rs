@@ -164,6 +164,7 @@ impl Keeper {
                     Some(Ask::Load(done)) => self.ask_load(done).await,
                     Some(Ask::Unload(done, answered)) => {
                         self.dismissed = true;
+                        self.rejected = None;
                         self.publish_with(|entry| entry.dismissed = true);
                         self.unload(Waiter::Client(done), answered).await;
                     }
@@ -232,6 +233,8 @@ impl Keeper {
                     self.unloaded.clear();
                     self.problem = Some(reason.clone());
                     self.publish_with(|entry| entry.problem = Some(reason.clone()));
+                } else {
+                    self.rejected = Some(reason.clone());
                 }
                 self.answer_loads(Err(self.load_error(&reason)));
             }
@@ -296,7 +299,8 @@ impl Keeper {
         let stopped = RequestError::new(What::NotReady, "unloaded while it was loading");
         self.loading.append(&mut self.again);
         self.answer_loads(Err(stopped));
-        let sets = self.current.iter().chain(&self.incoming);
+        let makes_way = self.retiring.iter().filter(|set| set.holds_up.is_some());
+        let sets = self.current.iter().chain(&self.incoming).chain(makes_way);
         self.unloaded.extend(sets.flat_map(|set| set.versions.keys()));
         if let Some(set) = self.incoming.take() {
             self.retire(set).await;
@@ -457,6 +461,10 @@ impl Keeper {
 
     /// Why nothing of it is there, or what is there is not what somebody has wished for since.
     fn trouble(&self) -> Option<String> {
+        // Whoever has unloaded it misses nothing.
+        if self.dismissed {
+            return None;
+        }
         if self.problem.is_some() {
             return self.problem.clone();
         }

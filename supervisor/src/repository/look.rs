@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shared::id::ModelName;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -13,6 +14,10 @@ use super::scan::{Scan, Scanner};
 /// How long a disk may take. One that takes longer, as a network's whose server has gone, keeps the
 /// thread and nobody else.
 const DISK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reads at a time. One that hangs keeps its place, so that not all threads for such work come to hang.
+const READS: usize = 32;
+static PLACES: Semaphore = Semaphore::const_new(READS);
 
 /// What was to be read has not been, and may be one day.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +39,15 @@ async fn within<T: Send + 'static>(
     patience: Duration,
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NotRead> {
-    match timeout(patience, spawn_blocking(read)).await {
+    let reading = async {
+        let place = PLACES.acquire().await;
+        let read = move || {
+            let _place = place;
+            read()
+        };
+        spawn_blocking(read).await
+    };
+    match timeout(patience, reading).await {
         Ok(Ok(read)) => Ok(read),
         Ok(Err(error)) => Err(NotRead::Failed(error.to_string())),
         Err(_late) => Err(NotRead::Silent),

@@ -63,6 +63,11 @@ impl Keeper {
         let deed = Deed::about(wish, self.there(&settings, home.as_ref()));
         let before = std::mem::replace(&mut self.settings, settings);
         self.scanner = scanner;
+        // Taken back: what serves is what is wished for again.
+        if matches!(deed, Deed::Nothing | Deed::Adopt) && before.effect_of(&self.settings).is_some()
+        {
+            self.rejected = None;
+        }
         let poison = self.settings.worker.poison;
         for watchlist in self.watchlists.values() {
             watchlist.set_policy(PoisonPolicy { after: poison.after, ttl: poison.ttl });

@@ -45,6 +45,7 @@ impl Keeper {
         match self.set_of(&folder, Purpose::Restart) {
             Ok(set) => {
                 info!(model = self.name.as_str(), "restarting");
+                self.rejected = None;
                 for version in set.versions.values() {
                     version.ask(&Event::Wanted).await;
                 }
