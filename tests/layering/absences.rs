@@ -188,6 +188,7 @@ const PURE: &[&str] = &[
     "supervisor/src/lifecycle/facts.rs",
     "supervisor/src/lifecycle/history.rs",
     "supervisor/src/lifecycle/machine.rs",
+    "supervisor/src/lifecycle/outcome.rs",
     "supervisor/src/lifecycle/reload/deed.rs",
     "supervisor/src/lifecycle/reload/plan.rs",
     "supervisor/src/lifecycle/reload/report.rs",

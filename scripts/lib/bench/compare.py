@@ -9,9 +9,9 @@ import pathlib
 import tempfile
 
 from bench import throughput
-from bench.figures import machine, middle, ratios
+from bench.figures import middle, ratios
 from bench.models import add_echo
-from bench.server import Failure, Server, binaries, build
+from bench.server import Server, binaries
 
 
 def add_arguments(parser):
@@ -23,10 +23,7 @@ def add_arguments(parser):
 
 
 def run(options):
-    throughput.need_wrk()
-    if not options.no_build:
-        build(["bulkhead", "bulkhead-worker"])
-    print(machine())
+    throughput.prepare(options)
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
         places = {"other": options.other.resolve(), "this": binaries()}
         folders = {name: pathlib.Path(folder) / name for name in places}
@@ -49,18 +46,9 @@ def measure(servers, bodies, options):
     for turn in range(options.rounds):
         for connections in options.connections:
             for name in list(servers)[:: 1 if turn % 2 else -1]:
-                cell = one(servers[name], bodies[name], connections, options.seconds)
+                cell = throughput.cell(servers[name], bodies[name], connections, options.seconds)
                 seen.setdefault((connections, name), []).append(cell)
     return seen
-
-
-def one(server, body, connections, seconds):
-    before = throughput.cpu_seconds(server)
-    result = throughput.wrk(server.url("W1"), body, connections, seconds)
-    if result is None:
-        raise Failure("some answers were not 200")
-    rate, p50, p99, count = result
-    return rate, p50, p99, 1e6 * (throughput.cpu_seconds(server) - before) / count
 
 
 def table(seen, options):

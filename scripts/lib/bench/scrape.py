@@ -18,9 +18,9 @@ import threading
 import time
 
 from bench import throughput
-from bench.figures import machine, middle, ratios
+from bench.figures import middle, ratios
 from bench.models import add_echo
-from bench.server import Failure, Server, build
+from bench.server import Failure, Server
 
 
 def add_arguments(parser):
@@ -33,10 +33,7 @@ def add_arguments(parser):
 
 
 def run(options):
-    throughput.need_wrk()
-    if not options.no_build:
-        build(["bulkhead", "bulkhead-worker"])
-    print(machine())
+    throughput.prepare(options)
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
         folder = pathlib.Path(folder)
         add_echo(folder, "W1", throughput.SHAPES["W1"])
@@ -62,13 +59,13 @@ def measure(server, body, options):
 
 def cell(server, body, connections, options, scraped):
     scraper = Scraper(server.metrics, options.rate) if scraped else None
-    before = throughput.cpu_seconds(server)
-    result = throughput.wrk(server.url("W1"), body, connections, options.seconds)
-    spent = throughput.cpu_seconds(server) - before
-    scrapes = scraper.stop() if scraper else []
-    if result is None or (scraped and not scrapes):
-        raise Failure("some answers were not 200, or nothing was scraped")
-    return result[0], result[2], 1e6 * spent / result[3], scrapes
+    try:
+        rate, _p50, p99, cpu = throughput.cell(server, body, connections, options.seconds)
+    finally:
+        scrapes = scraper.stop() if scraper else []
+    if scraped and not scrapes:
+        raise Failure("nothing was scraped")
+    return rate, p99, cpu, scrapes
 
 
 class Scraper:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from bench.figures import middle
+from bench.figures import machine, middle
 from bench.models import add_echo
 from bench.server import ROOT, Failure, Server, binaries, build
 
@@ -122,6 +122,24 @@ def cpu_seconds(server):
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def prepare(options):
+    """For a measurement of Bulkhead alone."""
+    need_wrk()
+    if not options.no_build:
+        build(["bulkhead", "bulkhead-worker"])
+    print(machine())
+
+
+def cell(server, body_file, connections, seconds):
+    """W1 for so long: requests a second, p50 and p99 in µs, and processor time of a request in µs."""
+    before = cpu_seconds(server)
+    result = wrk(server.url("W1"), body_file, connections, seconds)
+    if result is None:
+        raise Failure("some answers were not 200")
+    rate, p50, p99, count = result
+    return rate, p50, p99, 1e6 * (cpu_seconds(server) - before) / count
 
 
 def wrk(url, body_file, connections, seconds):

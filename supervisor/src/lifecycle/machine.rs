@@ -17,6 +17,7 @@ use shared::id::Generation;
 use super::classify::{Phase, classify};
 use super::effect::{Effect, Effects, ExitRecord, Record, StopCause};
 use super::event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};
+use super::outcome::{Ignored, IgnoredCounts, NO_EFFECTS, Outcome, REPEAT, STALE, UNLISTED};
 use super::restart::{Crash, Jitter, RestartBudget, RestartPolicy, Verdict};
 use super::state::{
     Coming, Force, Quarantine, Retry, State, Status, Stopping, Then, Unloaded, Worker,
@@ -52,36 +53,6 @@ pub struct Machine {
     ignored: IgnoredCounts,
 }
 
-/// What an event led to.
-#[must_use = "effects that are not carried out leave the machine waiting for ever"]
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// The event counted, even if nothing has to be done now.
-    Accepted(Effects),
-    Ignored(Ignored),
-}
-
-/// Why an event changed nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ignored {
-    /// What it asks for is so, or is under way.
-    Repeat,
-    /// It speaks of an earlier generation, timer or reservation.
-    Stale,
-    /// Wanted, but quarantined until an operator acts.
-    Quarantined,
-    /// It has no meaning in this state.
-    Unlisted,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IgnoredCounts {
-    pub repeats: u64,
-    pub stale: u64,
-    pub quarantined: u64,
-    pub unlisted: u64,
-}
-
 /// A process on its way out.
 struct Leaving {
     worker: Worker,
@@ -92,21 +63,6 @@ struct Leaving {
     /// What brings the next one up, should this one cost nothing.
     coming: Coming,
 }
-
-impl Outcome {
-    #[must_use]
-    pub fn into_effects(self) -> Effects {
-        match self {
-            Self::Accepted(effects) => effects,
-            Self::Ignored(_) => Effects::new(),
-        }
-    }
-}
-
-const NO_EFFECTS: Outcome = Outcome::Accepted(Effects::new());
-const REPEAT: Outcome = Outcome::Ignored(Ignored::Repeat);
-const STALE: Outcome = Outcome::Ignored(Ignored::Stale);
-const UNLISTED: Outcome = Outcome::Ignored(Ignored::Unlisted);
 
 impl Machine {
     #[must_use]
@@ -593,18 +549,6 @@ fn force(why: &health::Reason) -> Force {
         health::Reason::DeviceMemory { .. }
         | health::Reason::DeviceLost(_)
         | health::Reason::Hung { .. } => Force::Asked,
-    }
-}
-
-impl IgnoredCounts {
-    fn count(&mut self, why: Ignored) {
-        let counter = match why {
-            Ignored::Repeat => &mut self.repeats,
-            Ignored::Stale => &mut self.stale,
-            Ignored::Quarantined => &mut self.quarantined,
-            Ignored::Unlisted => &mut self.unlisted,
-        };
-        *counter += 1;
     }
 }
 

@@ -87,6 +87,7 @@ mod keeper;
 mod launch;
 mod live;
 pub mod machine;
+mod outcome;
 pub mod reload;
 mod reservation;
 pub mod restart;
@@ -99,6 +100,7 @@ mod worker;
 
 pub use effect::{Effect, Effects, ExitRecord, Record, StopCause};
 pub use event::{Event, ExitClass, ExitReport, LoadFault, Ticket, Token};
-pub use machine::{Ignored, IgnoredCounts, Machine, Outcome, Policy};
+pub use machine::{Machine, Policy};
+pub use outcome::{Ignored, IgnoredCounts, Outcome};
 pub use restart::{Backoff, Jitter, NoRestart, RestartPolicy};
 pub use state::{Availability, Coming, Quarantine, Retry, State, Status, Then, Unloaded, Worker};
